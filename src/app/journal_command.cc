@@ -1,0 +1,143 @@
+// `waystation journal` and `waystation keys`.
+#include <google/protobuf/util/json_util.h>
+
+#include <boost/json.hpp>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+
+#include "app/commands.h"
+#include "app/paths.h"
+#include "base/clock.h"
+#include "guard/keys.h"
+#include "journal/inspect.h"
+#include "journal/posix_file_system.h"
+#include "message/proto/records.pb.h"
+
+namespace waystation::app {
+namespace {
+
+// A server's data folder stands for the journal in it.
+std::string journal_dir(const std::string& given) {
+  const std::filesystem::path inner = std::filesystem::path(given) / "journal";
+  return std::filesystem::is_directory(inner) ? inner.string() : given;
+}
+
+std::string uuid_of(const std::string& raw) {
+  const auto id = RequestId::from_bytes(raw);
+  return id ? id->to_string() : std::string();
+}
+
+// A record as JSON, with ids as clients know them. Prompts and answers are left out unless asked for.
+std::string record_json(std::string_view bytes, bool with_text) {
+  v1::Record record;
+  if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return "{\"unreadable\":true}";
+  }
+  std::string id;
+  boost::json::array forgotten;
+  switch (record.body_case()) {
+    case v1::Record::kAccepted:
+      if (!with_text) record.mutable_accepted()->mutable_envelope()->clear_data();
+      break;
+    case v1::Record::kLeased: id = uuid_of(record.leased().request()); break;
+    case v1::Record::kAppended:
+      id = uuid_of(record.appended().request());
+      for (v1::Event& event : *record.mutable_appended()->mutable_events()) {
+        if (!with_text) event.clear_text();
+      }
+      break;
+    case v1::Record::kAttemptEnded: id = uuid_of(record.attempt_ended().request()); break;
+    case v1::Record::kSettled: id = uuid_of(record.settled().request()); break;
+    case v1::Record::kCarried:
+      id = uuid_of(record.carried().request());
+      for (v1::Event& event : *record.mutable_carried()->mutable_events()) {
+        if (!with_text) event.clear_text();
+      }
+      break;
+    case v1::Record::kForgotten:
+      for (const std::string& raw : record.forgotten().requests()) {
+        forgotten.emplace_back(uuid_of(raw));
+      }
+      break;
+    default: break;
+  }
+  std::string text;
+  google::protobuf::util::JsonPrintOptions print;
+  print.preserve_proto_field_names = true;
+  if (!google::protobuf::util::MessageToJsonString(record, &text, print).ok()) {
+    return "{\"unreadable\":true}";
+  }
+  boost::json::value json = boost::json::parse(text);
+  for (auto& [key, body] : json.as_object()) {
+    if (!body.is_object()) continue;
+    if (!id.empty()) body.as_object()["request"] = id;
+    if (!forgotten.empty()) body.as_object()["requests"] = forgotten;
+  }
+  return boost::json::serialize(json);
+}
+
+int finish(const Status& status) { return status ? 0 : fail(status.error()); }
+
+}  // namespace
+
+Run add_journal(CLI::App& parser) {
+  struct Command {
+    std::string dir, to;
+    std::uint64_t from = 1, limit = UINT64_MAX;
+    bool with_text = false;
+  };
+  auto command = std::make_shared<Command>();
+  parser.require_subcommand(1);
+  auto* verify = parser.add_subcommand("verify", "Check every byte; changes nothing");
+  auto* inspect = parser.add_subcommand("inspect", "Print records, one JSON line each; changes nothing");
+  auto* salvage = parser.add_subcommand("salvage", "Copy all that is whole to a new folder");
+  for (auto* sub : {verify, inspect, salvage}) {
+    sub->add_option("DIR", command->dir, "The server's data folder, or the journal folder in it")
+        ->required()->check(CLI::ExistingDirectory);
+  }
+  inspect->add_option("--from", command->from, "First record to print")->capture_default_str();
+  inspect->add_option("--limit", command->limit, "Records to print at most");
+  inspect->add_flag("--with-text", command->with_text, "Print prompts and answers too");
+  salvage->add_option("TO", command->to, "The new folder")->required();
+  parser.footer(
+      "Examples:\n"
+      "  waystation journal verify data\n"
+      "  waystation journal inspect data --from 100 --limit 20\n"
+      "  waystation journal salvage data/journal data-saved/journal");
+  return [command, verify, inspect] {
+    journal::PosixFileSystem files;
+    const std::string dir = journal_dir(command->dir);
+    if (verify->parsed()) return finish(journal::verify(files, dir, std::cout));
+    if (inspect->parsed()) {
+      return finish(journal::inspect(
+          files, dir, {LogIndex{command->from}, command->limit},
+          [&](std::string_view record) { return record_json(record, command->with_text); },
+          std::cout));
+    }
+    return finish(journal::salvage(files, dir, command->to, std::cout));
+  };
+}
+
+Run add_keys(CLI::App& parser) {
+  struct Command {
+    std::string file, tenant;
+  };
+  auto command = std::make_shared<Command>();
+  parser.require_subcommand(1);
+  auto* add = parser.add_subcommand("add", "Make a key, print it once, and keep its SHA-256 in FILE");
+  add->add_option("FILE", command->file, "The key file; made when it isn't there")->required();
+  add->add_option("--tenant", command->tenant, "Whose key it is; tenants never see each other's requests")
+      ->required();
+  parser.footer("Example:\n  waystation keys add keys --tenant alice");
+  return [command] {
+    const auto key = guard::add_key(command->file, command->tenant, SystemClock().wall_ms());
+    if (!key) return fail(key.error());
+    std::printf("%s\n", key->c_str());
+    std::fprintf(stderr, "This key is shown only now. Use it as: Authorization: Bearer KEY\n");
+    return 0;
+  };
+}
+
+}  // namespace waystation::app

@@ -1,0 +1,51 @@
+// What `waystation serve` can be told, as plain values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace waystation::app {
+
+struct ServeOptions {
+  std::string listen = "127.0.0.1:8080";
+  std::string data = "data";
+  std::vector<std::string> models;     // "FILE.gguf" or "NAME=FILE.gguf"
+  std::string scripted;                // "": no scripted workers
+  bool scripted_given = false;
+  int workers = 1;                     // local ones for each model
+  std::uint32_t slots = 8;             // requests at once in one local worker
+  std::uint32_t context = 4096;        // tokens per slot; 0: what the model was trained for
+  int threads = 0;                     // for all local workers together; 0: all cores
+
+  std::string api_key_file;
+  std::string link_listen;             // "": no remote workers
+  std::string join_token_file;
+  std::string link_cert, link_key, link_ca;
+
+  std::string durability = "disk";
+  std::uint64_t queue_max = 10'000;
+  std::uint64_t body_bytes_max = 4u << 20;
+  std::uint64_t journal_bytes_max = 8ull << 30;
+  std::uint64_t segment_bytes = 32u << 20;
+  double retain_hours = 24;
+  double idempotency_ttl_hours = 24;
+  int connections_max = 10'000;
+  std::vector<std::string> cors_origins;
+  int grace_seconds = 10;
+  std::string log_level = "info";
+};
+
+// One model file and how it is called.
+struct ModelFile {
+  std::string name;
+  std::string path;
+};
+
+// The models to serve: as given, or the small one of `make models` when nothing was said and it is
+// there. kInvalidArgument, kNotFound: a file is missing or no GGUF.
+Result<std::vector<ModelFile>> models_of(const ServeOptions& options);
+
+}  // namespace waystation::app

@@ -1,0 +1,28 @@
+// An Executor with threads of its own.
+#pragma once
+
+#include <cstddef>
+#include <thread>
+#include <vector>
+
+#include "base/executor.h"
+#include "base/mailbox.h"
+
+namespace waystation {
+
+// Runs tasks in order of arrival on `threads` threads.
+class ThreadExecutor final : public Executor {
+ public:
+  explicit ThreadExecutor(std::size_t threads);
+  ~ThreadExecutor() override;
+  void run(Task task) override;
+  // Runs what is queued, takes nothing more, and returns when all threads have ended. Idempotent;
+  // one thread. The destructor does the same.
+  void stop();
+
+ private:
+  Mailbox<Task> inbox_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace waystation

@@ -1,0 +1,299 @@
+// The commands that come from the front door.
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "broker/broker.h"
+#include "stream/history.h"
+
+namespace waystation::broker {
+namespace {
+
+// Hands a result over once it is durable; a lost one becomes the error that lost it.
+template <typename T>
+Effect reply(Callback<T> done, Result<T> result) {
+  return [done = std::move(done), result = std::move(result)](const Error* lost) {
+    done(lost == nullptr ? result : Result<T>(*lost));
+  };
+}
+
+// Readers of a live request hear it after what is durable; callers, instead of an answer.
+Error lost_journal() {
+  return {Code::kUnavailable,
+          "the server can't write its journal; what was accepted is kept and goes on after a restart",
+          {}, 5000};
+}
+
+}  // namespace
+
+Status Broker::post(Task task) {
+  if (inbox_.try_send(std::move(task))) return {};
+  return Error{Code::kQueueFull, "the server has more to do than it can queue; try again", {}, 1000};
+}
+
+Status Broker::submit(Submission submission, Callback<Submitted> done) {
+  return post([this, submission = std::move(submission), done = std::move(done)]() mutable {
+    do_submit(std::move(submission), std::move(done));
+  });
+}
+
+Status Broker::attach(std::string tenant, RequestId id, Sequence from, ReaderPtr reader,
+                      Callback<RequestView> done) {
+  return post([this, tenant = std::move(tenant), id, from, reader = std::move(reader),
+               done = std::move(done)]() mutable {
+    do_attach(tenant, id, from, std::move(reader), std::move(done));
+  });
+}
+
+// Never refused: as many can be under way as there are connections.
+void Broker::detach(RequestId id, ReaderPtr reader, bool client_gone) {
+  inbox_.send_reserved([this, id, reader = std::move(reader), client_gone] {
+    do_detach(id, reader, client_gone);
+  });
+}
+
+Status Broker::cancel(std::string tenant, RequestId id, Callback<RequestView> done) {
+  return post([this, tenant = std::move(tenant), id, done = std::move(done)]() mutable {
+    do_cancel(tenant, id, std::move(done));
+  });
+}
+
+Status Broker::get(std::string tenant, RequestId id, Callback<RequestView> done) {
+  return post([this, tenant = std::move(tenant), id, done = std::move(done)]() mutable {
+    const auto found = ledger_->find(tenant, id);
+    if (gate_.failed()) {  // the ledger is the durable state now
+      done(found ? Result<RequestView>(view_of(**found)) : found.error());
+      return;
+    }
+    when_durable(found ? reply<RequestView>(std::move(done), view_of(**found))
+                       : reply<RequestView>(std::move(done), found.error()));
+  });
+}
+
+Status Broker::models(Callback<std::vector<ModelView>> done) {
+  return post([this, done = std::move(done)] {
+    std::vector<ModelView> views;
+    for (const auto& [name, known] : models_) {
+      if (known.workers == 0) continue;
+      views.push_back({name, known.info.fingerprint(), known.info.engine(),
+                       known.info.context_length(), known.workers, known.since_ms});
+    }
+    done(std::move(views));
+  });
+}
+
+Status Broker::accepting() const {
+  if (gate_.failed()) {
+    return lost_journal();
+  }
+  if (draining_) {
+    return Error{Code::kUnavailable, "the server is shutting down; try again in a moment", {}, 1000};
+  }
+  if (journal_ != nullptr && journal_->backlog_bytes() > config_.backlog_bytes_max) {
+    return Error{Code::kQueueFull, "the disk is behind; try again later", {}, 1000};
+  }
+  if (storage_full_) {
+    return Error{Code::kQueueFull,
+                 "the journal is at its size limit and what it holds may not be forgotten yet; raise "
+                 "--journal-bytes-max or wait for requests to pass their retention",
+                 {}, 60'000};
+  }
+  return {};
+}
+
+void Broker::do_submit(Submission submission, Callback<Submitted> done) {
+  if (const Status accepts = accepting(); !accepts) {
+    metrics_.refused.add();
+    done(accepts.error());
+    return;
+  }
+  Result<Submitted> result = accept(submission);
+  if (!result) {
+    metrics_.refused.add();
+    when_durable(reply<Submitted>(std::move(done), std::move(result)));
+    return;
+  }
+  (result->duplicate ? metrics_.duplicates : metrics_.accepted).add();
+  ReaderPtr reader = result->duplicate ? nullptr : std::move(submission.reader);
+  when_durable([this, result = *result, done = std::move(done),
+                reader = std::move(reader)](const Error* lost) {
+    if (lost != nullptr) {
+      done(*lost);
+      return;
+    }
+    done(result);
+    if (reader != nullptr) CHECK(hub_.attach(result.id, 0, reader));
+  });
+}
+
+Result<Submitted> Broker::accept(Submission& submission) {
+  const TimeMs now = now_ms();
+  v1::Envelope& envelope = submission.envelope;
+  const auto duplicate = ledger_->find_duplicate(envelope, now);
+  if (!duplicate) return duplicate.error();
+  if (*duplicate) return Submitted{(*duplicate)->id, true, (*duplicate)->accepted_ms};
+  const auto& expected = config_.expected_models;
+  if (!dispatcher_.serves(envelope.model()) && !ledger_->knows_model(envelope.model()) &&
+      std::find(expected.begin(), expected.end(), envelope.model()) == expected.end()) {
+    return unknown_model(envelope.model());
+  }
+  envelope.set_id(RequestId::make(now, deps_.random(), deps_.random()).to_string());
+  auto accepted = ledger_->submit(std::move(envelope), submission.detached,
+                                  submission.stream_usage, now, proposal_);
+  absorb();
+  if (!accepted) return accepted.error();
+  return Submitted{accepted->id, accepted->duplicate, accepted->accepted_ms};
+}
+
+Error Broker::unknown_model(const std::string& model) const {
+  std::string names;
+  for (const auto& [name, known] : models_) {
+    if (known.workers > 0) names += (names.empty() ? "" : ", ") + name;
+  }
+  return Error{Code::kModelNotFound,
+               "no worker serves the model '" + model + "'; " +
+                   (names.empty() ? "no model is served now" : "served now: " + names),
+               "model"};
+}
+
+void Broker::do_attach(const std::string& tenant, RequestId id, Sequence from, ReaderPtr reader,
+                       Callback<RequestView> done) {
+  const auto found = ledger_->find(tenant, id);
+  if (!found) {
+    if (gate_.failed()) {
+      done(found.error());
+    } else {
+      when_durable(reply<RequestView>(std::move(done), found.error()));
+    }
+    return;
+  }
+  orphans_.erase(id);
+  if (gate_.failed()) {
+    done(view_of(**found));
+    join(id, from, std::move(reader));
+    return;
+  }
+  when_durable([this, id, from, reader = std::move(reader), view = view_of(**found),
+                done = std::move(done)](const Error* lost) mutable {
+    if (lost != nullptr) {
+      done(*lost);
+      return;
+    }
+    done(std::move(view));
+    join(id, from, std::move(reader));
+  });
+}
+
+// Gives the reader its seat, once the events it wants are in memory.
+void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
+  if (hub_.holds(id) && hub_.attach(id, from, reader)) {
+    if (gate_.failed()) hub_.interrupt_all(lost_journal());
+    return;
+  }
+  const ledger::Request* request = ledger_->find(id);
+  if (request == nullptr) {
+    reader->on_interrupted(Error{Code::kGone, "the request is past its retention"});
+    return;
+  }
+  const LogIndex visible = gate_.failed() ? ledger_->index() : gate_.passed();
+  std::vector<LogIndex> positions;
+  for (const ledger::EventPosition& position : request->positions) {
+    if (position.index <= visible) positions.push_back(position.index);
+  }
+  loading_.insert(reader.get());
+  deps_.background.run([this, id, from, reader = std::move(reader),
+                        positions = std::move(positions)]() mutable {
+    auto history = stream::load_history(*journal_, id, positions);
+    inbox_.send_reserved([this, id, from, reader = std::move(reader),
+                          history = std::move(history)]() mutable {
+      joined_after_load(id, from, std::move(reader), history);
+    });
+  });
+}
+
+void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
+                               const Result<std::vector<stream::BlockPtr>>& history) {
+  if (loading_.erase(reader.get()) == 0) return;  // detached meanwhile
+  const ledger::Request* request = ledger_->find(id);
+  if (!history || request == nullptr) {
+    reader->on_interrupted(history ? Error{Code::kGone, "the request is past its retention"}
+                                   : history.error());
+    return;
+  }
+  if (hub_.holds(id)) {
+    hub_.load(id, *history);
+    if (!hub_.attach(id, from, reader)) join(id, from, std::move(reader));
+  } else if (request->live() && !gate_.failed()) {
+    join(id, from, std::move(reader));  // its acceptance is on its way through the gate
+  } else {
+    hub_.open(id, 0);
+    for (const stream::BlockPtr& block : *history) hub_.append(id, block);
+    CHECK(hub_.attach(id, from, reader));
+    if (!request->live()) {
+      hub_.end(id, {request->state, request->finish_reason, request->failure, request->usage,
+                    request->event_count});
+    }
+  }
+  if (gate_.failed()) hub_.interrupt_all(lost_journal());
+}
+
+void Broker::do_detach(RequestId id, const ReaderPtr& reader, bool client_gone) {
+  loading_.erase(reader.get());
+  const std::size_t left = hub_.detach(id, reader.get());
+  if (!client_gone || left > 0 || gate_.failed() || draining_) return;
+  const ledger::Request* request = ledger_->find(id);
+  if (request == nullptr || !request->live() || request->detached) return;
+  ledger_->cancel(id, "the client went away", now_ms(), proposal_);
+  absorb();
+}
+
+void Broker::do_cancel(const std::string& tenant, RequestId id, Callback<RequestView> done) {
+  const auto found = ledger_->find(tenant, id);
+  if (gate_.failed()) {
+    if (!found) {
+      done(found.error());
+    } else if ((*found)->live()) {
+      done(accepting().error());
+    } else {
+      done(view_of(**found));
+    }
+    return;
+  }
+  if (!found) {
+    when_durable(reply<RequestView>(std::move(done), found.error()));
+    return;
+  }
+  ledger_->cancel(id, "cancelled by the client", now_ms(), proposal_);
+  absorb();
+  when_durable(reply<RequestView>(std::move(done), view_of(*ledger_->find(id))));
+}
+
+RequestView Broker::view_of(const ledger::Request& request) const {
+  RequestView view;
+  view.id = request.id;
+  view.state = request.state;
+  view.model = request.model;
+  view.conversation = request.conversation;
+  for (const v1::Attempt& attempt : request.attempts) {
+    view.attempts.push_back({attempt.number(), attempt.worker_name(), attempt.started_ms(),
+                             attempt.ended_ms(), attempt.outcome(), attempt.detail(),
+                             attempt.resumed_tokens()});
+  }
+  view.queue_position = ledger_->queue_position(request);
+  view.accepted_ms = request.accepted_ms;
+  view.first_token_ms = request.first_token_ms;
+  view.ended_ms = request.ended_ms;
+  view.event_count = request.event_count;
+  view.finish_reason = request.finish_reason;
+  view.failure = request.failure;
+  view.usage = request.usage;
+  if (request.live()) {
+    view.usage.set_completion_tokens(static_cast<std::uint32_t>(request.token_ids.size()));
+  }
+  view.detached = request.detached;
+  view.stream_usage = request.stream_usage;
+  return view;
+}
+
+}  // namespace waystation::broker

@@ -1,0 +1,108 @@
+// What the front door asks of the broker. Every call may come from any thread and returns at once;
+// an error returned by the call itself means that it was not taken (mailbox full, shutting down).
+// Otherwise the callback is called exactly once, on the broker's thread, and must not block.
+// What the callback says is durable when it is called.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "message/proto/envelope.pb.h"
+#include "message/proto/records.pb.h"
+#include "stream/reader.h"
+
+namespace waystation::broker {
+
+struct Submission {
+  v1::Envelope envelope;      // `id` is set by the broker; tenant, model, data, … by the caller
+  bool detached = false;      // goes on when its client goes away
+  bool stream_usage = false;  // a usage event ends the stream
+  std::shared_ptr<stream::Reader> reader;  // may be null; attached from event 0
+};
+
+struct Submitted {
+  RequestId id;
+  bool duplicate = false;  // the idempotency key was known: this is the earlier request
+  TimeMs accepted_ms = 0;
+};
+
+struct AttemptView {
+  std::uint32_t number = 0;
+  std::string worker;
+  TimeMs started_ms = 0;
+  TimeMs ended_ms = 0;  // 0 while it runs
+  std::string outcome;  // "", "completed", "worker_lost", "engine_error", "server_restart", …
+  std::string detail;
+  std::uint64_t resumed_tokens = 0;
+};
+
+struct RequestView {
+  RequestId id;
+  v1::RequestState state = v1::REQUEST_STATE_UNSPECIFIED;
+  std::string model;
+  std::string conversation;
+  std::vector<AttemptView> attempts;
+  std::uint64_t queue_position = 0;  // 0 = running or ended; 1 = next
+  TimeMs accepted_ms = 0;
+  TimeMs first_token_ms = 0;
+  TimeMs ended_ms = 0;
+  std::uint64_t event_count = 0;
+  std::string finish_reason;
+  v1::Failure failure;
+  v1::Usage usage;
+  bool detached = false;
+  bool stream_usage = false;  // as submitted; the renderer needs it to replay the same bytes
+};
+
+struct ModelView {
+  std::string id;
+  std::string fingerprint;
+  std::string engine;
+  std::uint32_t context_length = 0;
+  std::uint32_t workers = 0;
+  TimeMs since_ms = 0;  // first seen by this server
+};
+
+struct Health {
+  bool accepting = false;     // new requests are taken
+  bool ready = false;         // accepting, and a worker is joined
+  std::string reason;         // why not, in words
+};
+
+template <typename T>
+using Callback = std::function<void(Result<T>)>;
+
+class Api {
+ public:
+  virtual ~Api() = default;
+
+  // Accepts a request. Errors through the callback: kModelNotFound (message lists the models),
+  // kQueueFull (with retry_after_ms), kIdempotencyMismatch, kUnavailable (journal failed, draining).
+  virtual Status submit(Submission submission, Callback<Submitted> done) = 0;
+
+  // Joins a stream: blocks from event `from` on, then the ending. kNotFound, kGone.
+  virtual Status attach(std::string tenant, RequestId id, Sequence from,
+                        std::shared_ptr<stream::Reader> reader, Callback<RequestView> done) = 0;
+
+  // Lets a reader go. `client_gone`: its client went away; the last reader of a request that isn't
+  // detached takes the request with it (cancelled).
+  virtual void detach(RequestId id, std::shared_ptr<stream::Reader> reader, bool client_gone) = 0;
+
+  // Idempotent; gives the state after it.
+  virtual Status cancel(std::string tenant, RequestId id, Callback<RequestView> done) = 0;
+
+  virtual Status get(std::string tenant, RequestId id, Callback<RequestView> done) = 0;
+
+  virtual Status models(Callback<std::vector<ModelView>> done) = 0;
+
+  // Any thread, at once.
+  virtual Health health() const = 0;
+};
+
+}  // namespace waystation::broker

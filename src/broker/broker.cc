@@ -1,0 +1,262 @@
+// Life and loop of the broker: turns, batches, the gate, failure of the journal.
+#include "broker/broker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "broker/recovery.h"
+
+namespace waystation::broker {
+namespace {
+
+// A batch is handed to the journal when it is this large, at the latest at the end of the turn.
+constexpr std::size_t kBatchRecordsMax = 4096;
+
+stream::Ending ending_of(const v1::Settled& settled, Sequence sequence) {
+  return {settled.state(), settled.finish_reason(), settled.failure(), settled.usage(), sequence};
+}
+
+}  // namespace
+
+Broker::Broker(Config config, Deps deps)
+    : config_(std::move(config)),
+      deps_(std::move(deps)),
+      metrics_(deps_.meter),
+      inbox_(config_.inbox_max),
+      hub_(config_.hub_bytes_max) {
+  health_.reason = "starting";
+}
+
+Broker::~Broker() = default;
+
+journal::Callbacks Broker::journal_callbacks() {
+  return {
+      [this](LogIndex durable) {
+        inbox_.send_reserved([this, durable] { gate_.open_to(durable); });
+      },
+      [this](Error error) {
+        inbox_.send_reserved([this, error = std::move(error)] { on_failure(error); });
+      },
+  };
+}
+
+Status Broker::start(journal::Journal& journal, link::ServerTransport& transport) {
+  journal_ = &journal;
+  transport_ = &transport;
+  const std::int64_t began_us = deps_.clock.steady_us();
+  auto recovered = recover(journal, config_.limits);
+  if (!recovered) return recovered.error();
+  ledger_ = std::move(recovered->ledger);
+  checkpoint_ = recovered->checkpoint;
+  absorbed_ = ledger_->index();
+  CHECK(journal.next_index().value == absorbed_.value + 1);
+  gate_.open_to(absorbed_);
+  const TimeMs orphaned_at = steady_ms() + config_.orphan_wait_ms;
+  for (const RequestId id : ledger_->live()) {
+    const ledger::Request& request = *ledger_->find(id);
+    hub_.open(id, request.event_count);
+    if (!request.detached) orphans_.emplace(id, orphaned_at);
+  }
+  const ledger::Counts counts = ledger_->counts();
+  ledger_->start_epoch(config_.version, now_ms(), proposal_);
+  absorb();
+  flush();
+  WS_LOG(info, "recovered epoch={} live={} ended={} checkpoint={} replayed={} took_ms={}",
+         ledger_->epoch().value, counts.queued + counts.running, counts.retained,
+         checkpoint_.value, recovered->replayed, (deps_.clock.steady_us() - began_us) / 1000);
+  update_health();
+  return {};
+}
+
+bool Broker::turn(std::chrono::milliseconds wait) {
+  tasks_.clear();
+  inbox_.receive_all(tasks_, wait);
+  for (Task& task : tasks_) {
+    task();
+    if (batch_.size() >= kBatchRecordsMax) flush();
+  }
+  tick();
+  dispatch();
+  flush();
+  if (!stopping_) return true;
+  const Error ends{Code::kUnavailable, "the server is shutting down; ask again in a moment", {}, 1000};
+  gate_.fail(ends);
+  hub_.interrupt_all(ends);
+  inbox_.close();
+  return false;
+}
+
+void Broker::drain() {
+  draining_ = true;
+  inbox_.send_reserved([this] { update_health(); });
+}
+
+void Broker::stop() {
+  inbox_.send_reserved([this] { stopping_ = true; });
+}
+
+// Takes the records and effects of the command that just ran. The ledger's state is ahead of the
+// journal from here on; what readers and callers see waits at the gate.
+void Broker::absorb() {
+  for (v1::Record& record : proposal_.records) {
+    absorbed_ = LogIndex{absorbed_.value + 1};
+    batch_.push_back(record.SerializeAsString());
+    publish(record, absorbed_);
+  }
+  CHECK(absorbed_ == ledger_->index());
+  proposal_.records.clear();
+  auto effects = std::exchange(proposal_.effects, {});
+  for (ledger::Effect& effect : effects) {
+    if (auto* start = std::get_if<ledger::StartWork>(&effect)) {
+      start_work(std::move(*start));
+    } else {
+      stop_work(std::get<ledger::StopWork>(effect));
+    }
+  }
+}
+
+// What readers see of a record, once it is durable.
+void Broker::publish(v1::Record& record, LogIndex index) {
+  switch (record.body_case()) {
+    case v1::Record::kAccepted: {
+      const auto id = RequestId::parse(record.accepted().envelope().id());
+      gate_.add(index, [this, id = *id](const Error* lost) {
+        if (lost == nullptr) hub_.open(id, 0);
+      });
+      return;
+    }
+    case v1::Record::kAppended: {
+      v1::Appended& appended = *record.mutable_appended();
+      const auto id = RequestId::from_bytes(appended.request());
+      auto block = std::make_shared<stream::Block>();
+      block->first = appended.first_sequence();
+      block->events.assign(std::make_move_iterator(appended.mutable_events()->begin()),
+                           std::make_move_iterator(appended.mutable_events()->end()));
+      std::size_t tokens = 0;
+      for (const v1::Event& event : block->events) {
+        tokens += static_cast<std::size_t>(event.token_ids_size());
+      }
+      // Event 0 is the start, so event 1 brings the first token.
+      const bool first = tokens > 0 && block->first <= 1 && block->end() > 1;
+      const ledger::Request* request = ledger_->find(*id);
+      const TimeMs accepted_ms = request == nullptr ? 0 : request->accepted_ms;
+      gate_.add(index, [this, id = *id, block = std::move(block), tokens, first,
+                        accepted_ms](const Error* lost) {
+        if (lost != nullptr) return;
+        metrics_.tokens.add(static_cast<double>(tokens));
+        if (first) {
+          metrics_.first_token_seconds.observe(static_cast<double>(now_ms() - accepted_ms) / 1000);
+        }
+        hub_.append(id, block);
+      });
+      return;
+    }
+    case v1::Record::kSettled: {
+      const auto id = RequestId::from_bytes(record.settled().request());
+      const ledger::Request& request = *ledger_->find(*id);
+      const double seconds = static_cast<double>(request.ended_ms - request.accepted_ms) / 1000;
+      gate_.add(index, [this, id = *id, seconds,
+                        ending = ending_of(record.settled(), request.event_count)](const Error* lost) {
+        if (lost != nullptr) return;
+        switch (ending.state) {
+          case v1::REQUEST_STATE_COMPLETED: metrics_.completed.add(); break;
+          case v1::REQUEST_STATE_FAILED: metrics_.failed.add(); break;
+          case v1::REQUEST_STATE_CANCELLED: metrics_.cancelled.add(); break;
+          case v1::REQUEST_STATE_EXPIRED: metrics_.expired.add(); break;
+          default: metrics_.dead.add();
+        }
+        metrics_.duration_seconds.observe(seconds);
+        hub_.end(id, ending);
+      });
+      return;
+    }
+    case v1::Record::kForgotten:
+      for (const std::string& raw : record.forgotten().requests()) {
+        gate_.add(index, [this, id = *RequestId::from_bytes(raw)](const Error* lost) {
+          if (lost == nullptr) hub_.forget(id);
+        });
+      }
+      return;
+    case v1::Record::kAttemptEnded: metrics_.attempts_lost.add(); return;
+    default: return;
+  }
+}
+
+void Broker::flush() {
+  if (batch_.empty() || gate_.failed()) {
+    batch_.clear();
+    return;
+  }
+  const LogIndex first = journal_->append(std::exchange(batch_, {}), now_ms());
+  CHECK(first.value <= absorbed_.value);
+}
+
+void Broker::tick() {
+  const TimeMs now = now_ms();
+  if (!gate_.failed()) {
+    if (const TimeMs expiry = ledger_->next_expiry_ms(); expiry != 0 && expiry <= now) {
+      ledger_->expire(now, proposal_);
+      absorb();
+    }
+    tend_sessions();
+    cancel_orphans();
+  }
+  keep_house();
+}
+
+// The journal can't be written (I8): the working state is ahead of what is durable and is thrown
+// away. Readers of what is durable go on; a restart recovers.
+void Broker::on_failure(const Error& error) {
+  WS_LOG(error, "journal failed, nothing more is accepted error=\"{}\"", error.message);
+  const Error lost{Code::kUnavailable,
+                   "the server can't write its journal (" + error.message +
+                       "); what was accepted is kept, restart the server to go on",
+                   {},
+                   5000};
+  gate_.fail(lost);
+  hub_.interrupt_all(lost);
+  batch_.clear();
+  std::vector<link::ConnectionId> connections;
+  for (const auto& [connection, session] : sessions_) connections.push_back(connection);
+  for (const link::ConnectionId connection : connections) {
+    transport_->close(connection);
+    if (const auto at = sessions_.find(connection); at != sessions_.end()) {
+      if (at->second.joined()) dispatcher_.remove(at->second.worker());
+      connections_.erase(at->second.worker());
+      sessions_.erase(at);
+    }
+  }
+  auto durable = recover(*journal_, config_.limits, journal_->durable_index());
+  if (durable) {
+    ledger_ = std::move(durable->ledger);
+  } else {
+    WS_LOG(error, "the durable state can't be read back error=\"{}\"", durable.error().message);
+    ledger_ = std::make_unique<ledger::Ledger>(config_.limits);
+  }
+  absorbed_ = ledger_->index();
+  update_health();
+}
+
+Health Broker::health() const {
+  std::lock_guard lock(health_mutex_);
+  return health_;
+}
+
+void Broker::update_health() {
+  Health health;
+  const Status accepts = accepting();
+  health.accepting = accepts.has_value();
+  if (!accepts) {
+    health.reason = accepts.error().message;
+  } else if (dispatcher_.slots() == 0) {
+    health.reason = "no worker has joined yet";
+  } else {
+    health.ready = true;
+  }
+  std::lock_guard lock(health_mutex_);
+  health_ = std::move(health);
+}
+
+}  // namespace waystation::broker

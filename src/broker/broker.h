@@ -1,0 +1,190 @@
+// The broker: the loop that owns the ledger and joins it to everything else. One thread calls
+// `turn()` again and again; whatever other threads want comes through its inbox.
+//
+//   turn:  take the inbox ─▶ commands change the ledger ─▶ records ─▶ one batch to the journal
+//                                                       └─▶ effects ─▶ workers now, readers and
+//                                                                      callers through the gate
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/executor.h"
+#include "base/mailbox.h"
+#include "base/meter.h"
+#include "broker/api.h"
+#include "broker/gate.h"
+#include "broker/metrics.h"
+#include "dispatch/dispatcher.h"
+#include "journal/journal.h"
+#include "ledger/ledger.h"
+#include "link/server_session.h"
+#include "link/transport.h"
+#include "stream/hub.h"
+
+namespace waystation::broker {
+
+struct Config {
+  ledger::Limits limits;
+  link::ServerSessionConfig link;
+  std::vector<std::string> expected_models;          // will be served: requests wait for their worker
+  std::uint64_t hub_bytes_max = 64ull << 20;         // events of ended requests held in memory
+  std::uint64_t backlog_bytes_max = 64ull << 20;     // appended and not yet durable
+  std::uint64_t journal_bytes_max = 8ull << 30;      // on disk; above it ended requests are forgotten
+  TimeMs orphan_wait_ms = 60'000;                    // for a reader, after a restart
+  std::size_t inbox_max = 65'536;
+  std::string version = "dev";
+};
+
+struct Deps {
+  const Clock& clock;
+  Executor& background;                     // replays, checkpoints
+  Meter& meter;
+  std::function<std::uint64_t()> random;    // for ids
+};
+
+class Broker final : public Api, public link::ServerEvents {
+ public:
+  Broker(Config config, Deps deps);
+  ~Broker() override;
+
+  // ---- Life ------------------------------------------------------------------------------------
+
+  // What the journal is to be opened with.
+  journal::Callbacks journal_callbacks();
+
+  // Recovers the state and begins a new epoch. Before the first turn, on the same thread or before
+  // that thread starts. `journal` and `transport` outlive the broker's turns.
+  Status start(journal::Journal& journal, link::ServerTransport& transport);
+
+  // One turn of the loop: waits up to `wait` for something to do. False once stop() was called.
+  bool turn(std::chrono::milliseconds wait);
+
+  // Refuses new requests from now on and starts no queued ones; what runs goes on. Any thread.
+  void drain();
+  // Nothing runs any more (after drain). Any thread.
+  bool drained() const { return drained_; }
+  // Ends the loop; readers and callers that still wait hear that the server ends. Any thread.
+  void stop();
+
+  // ---- Api: any thread ---------------------------------------------------------------------------
+
+  Status submit(Submission submission, Callback<Submitted> done) override;
+  Status attach(std::string tenant, RequestId id, Sequence from,
+                std::shared_ptr<stream::Reader> reader, Callback<RequestView> done) override;
+  void detach(RequestId id, std::shared_ptr<stream::Reader> reader, bool client_gone) override;
+  Status cancel(std::string tenant, RequestId id, Callback<RequestView> done) override;
+  Status get(std::string tenant, RequestId id, Callback<RequestView> done) override;
+  Status models(Callback<std::vector<ModelView>> done) override;
+  Health health() const override;
+
+  // ---- link::ServerEvents: the transport's threads ----------------------------------------------
+
+  void on_connected(link::ConnectionId connection, link::Peer peer) override;
+  void on_message(link::ConnectionId connection, v1::WorkerMessage message) override;
+  void on_disconnected(link::ConnectionId connection, std::string reason) override;
+
+ private:
+  using ReaderPtr = std::shared_ptr<stream::Reader>;
+
+  // From api.cc: the commands, on the broker's thread.
+  Status post(Task task);
+  void do_submit(Submission submission, Callback<Submitted> done);
+  Result<Submitted> accept(Submission& submission);
+  void do_attach(const std::string& tenant, RequestId id, Sequence from, ReaderPtr reader,
+                 Callback<RequestView> done);
+  void do_detach(RequestId id, const ReaderPtr& reader, bool client_gone);
+  void do_cancel(const std::string& tenant, RequestId id, Callback<RequestView> done);
+  void join(RequestId id, Sequence from, ReaderPtr reader);
+  void joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
+                         const Result<std::vector<stream::BlockPtr>>& history);
+  Status accepting() const;
+  Error unknown_model(const std::string& model) const;
+  RequestView view_of(const ledger::Request& request) const;
+
+  // From workers.cc.
+  void do_connected(link::ConnectionId connection, link::Peer peer);
+  void do_message(link::ConnectionId connection, v1::WorkerMessage message);
+  void do_hello(link::ServerSession& session, const v1::Hello& hello);
+  void do_step(link::ServerSession& session, link::StepHeard step);
+  void lose(link::ConnectionId connection, const std::string& reason);
+  void tend_sessions();
+  void dispatch();
+  void start_work(ledger::StartWork work);
+  void stop_work(const ledger::StopWork& work);
+  link::ServerSession* session_of(WorkerId worker);
+
+  // From broker.cc.
+  void absorb();                         // what the last command proposed: to the batch and the gate
+  void publish(v1::Record& record, LogIndex index);
+  void when_durable(Effect effect) { gate_.add(ledger_->index(), std::move(effect)); }
+  void flush();
+  void tick();
+  void on_failure(const Error& error);
+  void update_health();
+
+  // From housekeeping.cc.
+  void keep_house();
+  void checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments);
+  void trim(const std::vector<journal::SegmentInfo>& segments);
+  void carry_below(LogIndex below);
+  void cancel_orphans();
+
+  TimeMs now_ms() const { return deps_.clock.wall_ms(); }
+  TimeMs steady_ms() const { return deps_.clock.steady_us() / 1000; }
+
+  const Config config_;
+  Deps deps_;
+  Metrics metrics_;
+  Mailbox<Task> inbox_;
+  std::vector<Task> tasks_;  // of this turn
+
+  journal::Journal* journal_ = nullptr;
+  link::ServerTransport* transport_ = nullptr;
+  std::unique_ptr<ledger::Ledger> ledger_;
+  dispatch::Dispatcher dispatcher_;
+  stream::Hub hub_;
+  Gate gate_;
+
+  ledger::Proposal proposal_;          // of the command that runs
+  std::vector<std::string> batch_;     // records of this turn, not yet handed to the journal
+  LogIndex absorbed_;                  // the last record put into a batch
+
+  struct Known {
+    v1::ModelInfo info;
+    std::uint32_t workers = 0;
+    TimeMs since_ms = 0;
+  };
+  std::map<link::ConnectionId, link::ServerSession> sessions_;
+  std::unordered_map<WorkerId, link::ConnectionId> connections_;
+  std::map<std::string, Known> models_;
+  std::uint64_t next_worker_ = 1;
+
+  std::unordered_set<const stream::Reader*> loading_;    // readers that wait for a replay
+  std::map<RequestId, TimeMs> orphans_;                  // steady deadline for a reader to come back
+
+  TimeMs next_house_ms_ = 0;
+  bool checkpointing_ = false;
+  bool trimming_ = false;
+  bool carrying_ = false;
+  LogIndex checkpoint_;
+  bool storage_full_ = false;
+
+  std::atomic<bool> draining_ = false;
+  std::atomic<bool> drained_ = false;
+  std::atomic<bool> stopping_ = false;
+  mutable std::mutex health_mutex_;
+  Health health_;  // under health_mutex_
+};
+
+}  // namespace waystation::broker

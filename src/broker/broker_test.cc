@@ -1,0 +1,326 @@
+#include "broker/broker.h"
+
+#include <gtest/gtest.h>
+
+#include "broker/testing.h"
+
+namespace waystation::broker {
+namespace {
+
+using testing::Station;
+using testing::TestReader;
+
+TEST(BrokerTest, ARequestTravels) {
+  Station station;
+  auto worker = station.worker("w", "m");
+  auto reader = std::make_shared<TestReader>();
+  const auto submitted = station.submit("m", "", "", reader);
+  ASSERT_TRUE(submitted);
+  ASSERT_EQ(worker->assigned.size(), 1u);
+  worker->produce(0, 3);
+  station.settle();
+  EXPECT_EQ(reader->text, "t0 t1 t2 ");
+  worker->finish(0);
+  station.settle();
+  ASSERT_TRUE(reader->ending);
+  EXPECT_EQ(reader->ending->state, v1::REQUEST_STATE_COMPLETED);
+  EXPECT_EQ(reader->ending->usage.completion_tokens(), 3u);
+  EXPECT_EQ(station.get(submitted->id)->state, v1::REQUEST_STATE_COMPLETED);
+}
+
+TEST(BrokerTest, NothingIsVisibleBeforeItIsDurable) {
+  Station station(/*immediately_durable=*/false);
+  station.journal->make_all_durable();
+  auto worker = station.worker("w", "m");
+  ASSERT_TRUE(worker->welcome);  // the epoch is durable
+  auto reader = std::make_shared<TestReader>();
+  EXPECT_FALSE(station.submit("m", "", "", reader));  // not answered yet
+  ASSERT_EQ(worker->assigned.size(), 1u);             // but the work has begun
+  worker->produce(0, 2);
+  station.settle();
+  EXPECT_EQ(reader->text, "");
+  station.journal->make_all_durable();
+  station.settle();
+  EXPECT_EQ(reader->text, "t0 t1 ");
+}
+
+TEST(BrokerTest, NoWorkerJoinsBeforeTheEpochIsDurable) {
+  Station station(/*immediately_durable=*/false);
+  auto worker = station.worker("w", "m");
+  EXPECT_FALSE(worker->welcome);
+  station.journal->make_all_durable();
+  station.settle();
+  EXPECT_TRUE(worker->welcome);
+}
+
+TEST(BrokerTest, ADeadWorkersRequestGoesOnElsewhereInTheSameStream) {
+  Station station;
+  auto first = station.worker("w1", "m");
+  auto reader = std::make_shared<TestReader>();
+  const auto submitted = station.submit("m", "", "", reader);
+  first->produce(0, 3);
+  station.settle();
+  first->die();
+  auto second = station.worker("w2", "m");
+  ASSERT_EQ(second->assigned.size(), 1u);
+  EXPECT_EQ(second->assigned[0].resume_token_ids_size(), 3);
+  EXPECT_EQ(second->assigned[0].resume_text_bytes(), 9u);
+  EXPECT_EQ(second->assigned[0].fence().attempt(), 2u);
+  second->produce(0, 2);
+  second->finish(0);
+  station.settle();
+  EXPECT_EQ(reader->text, "t0 t1 t2 t3 t4 ");
+  EXPECT_EQ(station.get(submitted->id)->attempts.size(), 2u);
+}
+
+TEST(BrokerTest, AKilledServersRequestGoesOnAndItsStreamIsReadFromAnyPoint) {
+  Station station;
+  RequestId id;
+  {
+    auto worker = station.worker("w1", "m");
+    id = station.submit("m")->id;
+    worker->produce(0, 3);
+    station.settle();
+  }
+  station.restart();
+  auto from_start = station.attach(id);
+  auto from_middle = station.attach(id, 2);
+  EXPECT_EQ(from_start->text, "t0 t1 t2 ");
+  auto worker = station.worker("w2", "m");
+  ASSERT_EQ(worker->assigned.size(), 1u);
+  EXPECT_EQ(worker->assigned[0].fence().epoch(), 2u);
+  worker->produce(0, 1);
+  worker->finish(0);
+  station.settle();
+  EXPECT_EQ(from_start->text, "t0 t1 t2 t3 ");
+  EXPECT_TRUE(from_start->ending);
+  EXPECT_EQ(from_middle->next, from_start->next);
+  station.restart();
+  EXPECT_EQ(station.attach(id)->text, "t0 t1 t2 t3 ");  // ended and not in memory
+  EXPECT_EQ(station.get(id)->state, v1::REQUEST_STATE_COMPLETED);
+}
+
+TEST(BrokerTest, WhatWasNotDurableIsGoneAfterACrashAndWasNeverSeen) {
+  Station station(/*immediately_durable=*/false);
+  station.journal->make_all_durable();
+  auto worker = station.worker("w", "m");
+  auto reader = std::make_shared<TestReader>();
+  EXPECT_FALSE(station.submit("m", "", "k", reader));
+  station.restart();
+  station.journal->make_all_durable();
+  station.settle();
+  EXPECT_FALSE(station.submit("m", "", "k"));  // unanswered, but taken as new:
+  station.journal->make_all_durable();
+  station.settle();
+  auto after = station.worker("w2", "m");
+  EXPECT_EQ(after->assigned.size(), 1u);
+}
+
+TEST(BrokerTest, LateOutputsOfALostAttemptChangeNothing) {
+  Station station;
+  auto worker = station.worker("w1", "m", 2);
+  const auto id = station.submit("m")->id;
+  worker->produce(0, 1);
+  station.settle();
+  ASSERT_TRUE(station.cancel(id));
+  EXPECT_EQ(worker->cancelled.size(), 1u);
+  worker->produce(0, 5);
+  station.settle();
+  EXPECT_EQ(station.attach(id)->text, "t0 ");
+}
+
+TEST(BrokerTest, AConversationRunsOneAtATimeInOrder) {
+  Station station;
+  auto worker = station.worker("w", "m", 4);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(station.submit("m", "talk"));
+  ASSERT_TRUE(station.submit("m", "other"));
+  EXPECT_EQ(worker->assigned.size(), 2u);
+  worker->finish(0);
+  station.settle();
+  EXPECT_EQ(worker->assigned.size(), 3u);
+}
+
+TEST(BrokerTest, OneKeyIsOneRequest) {
+  Station station;
+  const auto first = station.submit("m", "", "key");
+  const auto again = station.submit("m", "", "key");
+  ASSERT_TRUE(first && again);
+  EXPECT_EQ(first->id, again->id);
+  EXPECT_TRUE(again->duplicate);
+  station.restart();
+  EXPECT_EQ(station.submit("m", "", "key")->id, first->id);
+}
+
+TEST(BrokerTest, AnUnknownModelIsRefusedWithTheKnownOnes) {
+  Station station;
+  auto worker = station.worker("w", "m");
+  const auto refused = station.submit("nope");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kModelNotFound);
+  EXPECT_NE(refused.error().message.find("served now: m"), std::string::npos);
+}
+
+TEST(BrokerTest, AClientThatGoesTakesItsPlainRequestWithIt) {
+  Station station;
+  auto worker = station.worker("w", "m");
+  auto reader = std::make_shared<TestReader>();
+  const auto id = station.submit("m", "", "", reader, /*detached=*/false)->id;
+  station.broker->detach(id, reader, true);
+  station.settle();
+  EXPECT_EQ(station.get(id)->state, v1::REQUEST_STATE_CANCELLED);
+  EXPECT_EQ(worker->cancelled.size(), 1u);
+  auto kept = std::make_shared<TestReader>();
+  const auto other = station.submit("m", "", "", kept, /*detached=*/true)->id;
+  station.broker->detach(other, kept, true);
+  station.settle();
+  EXPECT_NE(station.get(other)->state, v1::REQUEST_STATE_CANCELLED);
+}
+
+TEST(BrokerTest, APlainRequestWaitsForItsClientAfterARestartButNotForever) {
+  Station station;
+  auto reader = std::make_shared<TestReader>();
+  const auto lonely = station.submit("m", "", "", reader, false)->id;
+  const auto visited = station.submit("m", "", "", reader, false)->id;
+  station.restart();
+  auto back = station.attach(visited);
+  station.clock.advance_ms(station.config.orphan_wait_ms + 1);
+  station.settle();
+  EXPECT_EQ(station.get(lonely)->state, v1::REQUEST_STATE_CANCELLED);
+  EXPECT_EQ(station.get(visited)->state, v1::REQUEST_STATE_QUEUED);
+}
+
+TEST(BrokerTest, ARequestThatKillsItsWorkersIsDeadAndOthersGoOn) {
+  Station station;
+  const auto poison = station.submit("m")->id;
+  const auto innocent = station.submit("m")->id;
+  for (int i = 0; i < 3; ++i) {
+    auto worker = station.worker("w", "m", 2);
+    worker->die();
+    station.settle();
+  }
+  // Both were there the first time; alone, each gets its own chance.
+  const auto after_poison = station.get(poison);
+  const auto after_innocent = station.get(innocent);
+  ASSERT_TRUE(after_poison && after_innocent);
+  EXPECT_EQ(after_poison->state, v1::REQUEST_STATE_DEAD);
+  EXPECT_EQ(after_innocent->state, v1::REQUEST_STATE_QUEUED);
+  auto worker = station.worker("w", "m", 2);
+  ASSERT_EQ(worker->assigned.size(), 1u);
+  worker->produce(0, 1);
+  worker->finish(0);
+  station.settle();
+  EXPECT_EQ(station.get(innocent)->state, v1::REQUEST_STATE_COMPLETED);
+}
+
+TEST(BrokerTest, AFailedJournalStopsAcceptanceAndKeepsReads) {
+  Station station(/*immediately_durable=*/false);
+  station.journal->make_all_durable();
+  auto worker = station.worker("w", "m");
+  (void)station.submit("m", "", "k");
+  station.journal->make_all_durable();
+  station.settle();
+  worker->produce(0, 2);
+  station.settle();
+  station.journal->make_all_durable();
+  station.settle();
+  const auto id = RequestId::parse(worker->assigned[0].envelope().id());
+  worker->produce(0, 2);  // these two never become durable
+  station.settle();
+  station.journal->fail(Error{Code::kIo, "no space left on device"});
+  station.settle();
+  EXPECT_FALSE(station.broker->health().accepting);
+  EXPECT_FALSE(worker->connected);
+  const auto refused = station.submit("m");
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kUnavailable);
+  auto reader = station.attach(*id);
+  EXPECT_EQ(reader->text, "t0 t1 ");
+  EXPECT_TRUE(reader->interrupted);  // it can't go on here
+  EXPECT_EQ(station.get(*id)->event_count, 2u);  // the start and one block of two tokens
+  station.restart();
+  station.journal->make_all_durable();
+  station.settle();
+  auto next = station.worker("w2", "m");
+  ASSERT_EQ(next->assigned.size(), 1u);
+  EXPECT_EQ(next->assigned[0].resume_token_ids_size(), 2);
+}
+
+TEST(BrokerTest, ASilentWorkerLosesItsLease) {
+  Station station;
+  auto worker = station.worker("w1", "m");
+  ASSERT_TRUE(station.submit("m"));
+  station.clock.advance_ms(station.config.link.lease_ms + 1);
+  station.settle();
+  EXPECT_FALSE(worker->connected);
+  auto next = station.worker("w2", "m");
+  EXPECT_EQ(next->assigned.size(), 1u);
+}
+
+TEST(BrokerTest, DeadlinesExpireWhileQueued) {
+  Station station;
+  Submission submission;
+  submission.envelope.set_tenant("default");
+  submission.envelope.set_model("m");
+  submission.envelope.set_expirytime_ms(station.clock.wall_ms() + 500);
+  RequestId id;
+  ASSERT_TRUE(station.broker->submit(std::move(submission),
+                                     [&](Result<Submitted> got) { id = got->id; }));
+  station.settle();
+  station.clock.advance_ms(501);
+  station.settle();
+  EXPECT_EQ(station.get(id)->state, v1::REQUEST_STATE_EXPIRED);
+}
+
+TEST(BrokerTest, CheckpointsAndTrimmingKeepWhatIsLive) {
+  Config config;
+  config.limits.retain_ms = 10'000;
+  config.limits.idempotency_ttl_ms = 10'000;
+  Station station(true, config);
+  auto worker = station.worker("w", "m", 1);
+  const auto old = station.submit("m", "", "", nullptr, true)->id;  // runs through everything
+  worker->produce(0, 4);
+  station.settle();
+  auto second = station.worker("w2", "m", 1);
+  RequestId ended;
+  for (std::size_t i = 0; i < 100; ++i) {
+    ended = station.submit("m")->id;
+    second->produce(i, 1);
+    second->finish(i);
+    station.clock.advance_ms(1000);
+    v1::WorkerMessage beat;
+    worker->produce(0, 0);
+    station.settle();
+  }
+  EXPECT_GT(station.journal->segments().front().first.value, 1u);  // the start is gone
+  station.restart();
+  auto reader = station.attach(old);
+  EXPECT_EQ(reader->text, "t0 t1 t2 t3 ");
+  EXPECT_EQ(station.get(ended)->state, v1::REQUEST_STATE_COMPLETED);
+  auto third = station.worker("w3", "m", 1);
+  ASSERT_EQ(third->assigned.size(), 1u);
+  EXPECT_EQ(third->assigned[0].resume_token_ids_size(), 4);
+  EXPECT_EQ(third->assigned[0].envelope().data(), "{}");
+}
+
+TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
+  Station station;
+  auto worker = station.worker("w", "m", 1);
+  const auto running = station.submit("m")->id;
+  const auto waiting = station.submit("m")->id;
+  station.broker->drain();
+  station.settle();
+  EXPECT_FALSE(station.broker->drained());
+  EXPECT_FALSE(station.submit("m"));
+  worker->produce(0, 1);
+  worker->finish(0);
+  station.settle();
+  EXPECT_TRUE(station.broker->drained());
+  EXPECT_EQ(station.get(running)->state, v1::REQUEST_STATE_COMPLETED);
+  EXPECT_EQ(station.get(waiting)->state, v1::REQUEST_STATE_QUEUED);
+  station.restart();
+  auto next = station.worker("w2", "m", 1);
+  EXPECT_EQ(next->assigned.size(), 1u);
+}
+
+}  // namespace
+}  // namespace waystation::broker

@@ -1,0 +1,145 @@
+// What the broker does once a second: gauges, retention, checkpoints, orphans of a restart.
+#include <utility>
+
+#include "base/log.h"
+#include "broker/broker.h"
+#include "broker/recovery.h"
+#include "stream/history.h"
+
+namespace waystation::broker {
+namespace {
+
+constexpr TimeMs kHousekeepingMs = 1000;
+constexpr std::size_t kForgetMax = 1000;  // requests a round
+// More than this many protected requests in the oldest segment aren't carried over: rewriting them
+// would gain too little.
+constexpr std::size_t kCarryMax = 256;
+
+}  // namespace
+
+void Broker::keep_house() {
+  const TimeMs now = steady_ms();
+  drained_ = draining_ && (gate_.failed() || (ledger_->counts().running == 0 && gate_.empty()));
+  if (now < next_house_ms_) return;
+  next_house_ms_ = now + kHousekeepingMs;
+  const ledger::Counts counts = ledger_->counts();
+  metrics_.queued.set(static_cast<double>(counts.queued));
+  metrics_.running.set(static_cast<double>(counts.running));
+  metrics_.retained.set(static_cast<double>(counts.retained));
+  metrics_.readers.set(static_cast<double>(hub_.readers()));
+  if (!gate_.failed()) {
+    ledger_->forget(now_ms(), LogIndex{}, kForgetMax, proposal_);
+    absorb();
+    const auto segments = journal_->segments();
+    checkpoint_if_due(segments);
+    trim(segments);
+  }
+  update_health();
+}
+
+// A sealed segment that no checkpoint covers: makes one of the state at its end, in the background.
+void Broker::checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments) {
+  LogIndex sealed;
+  for (const journal::SegmentInfo& segment : segments) {
+    if (segment.sealed) sealed = segment.last;
+  }
+  if (checkpointing_ || sealed <= checkpoint_) return;
+  checkpointing_ = true;
+  deps_.background.run([this, sealed] {
+    const Status written = write_checkpoint(*journal_, config_.limits, sealed);
+    inbox_.send_reserved([this, sealed, written] {
+      checkpointing_ = false;
+      if (written) {
+        checkpoint_ = sealed;
+      } else {
+        WS_LOG(error, "checkpoint failed error=\"{}\"", written.error().message);
+      }
+    });
+  });
+}
+
+// Frees the oldest segment when its time or the size limit has come.
+void Broker::trim(const std::vector<journal::SegmentInfo>& segments) {
+  std::uint64_t bytes = 0;
+  for (const journal::SegmentInfo& segment : segments) bytes += segment.bytes;
+  storage_full_ = bytes > config_.journal_bytes_max + config_.journal_bytes_max / 4;
+  if (trimming_ || carrying_ || segments.empty() || !segments.front().sealed) return;
+  const journal::SegmentInfo& oldest = segments.front();
+  if (oldest.last > checkpoint_) return;
+  const LogIndex below{oldest.last.value + 1};
+  const bool too_large = bytes > config_.journal_bytes_max;
+  const bool too_old = oldest.last_time_ms + config_.limits.retain_ms < now_ms();
+  if (too_large) {
+    ledger_->forget(now_ms(), below, kForgetMax, proposal_);
+    absorb();
+  }
+  const LogIndex needed = ledger_->oldest_needed();
+  if (needed == LogIndex{} || needed >= below) {
+    trimming_ = true;
+    deps_.background.run([this, below] {
+      const Status removed = journal_->remove_below(below);
+      inbox_.send_reserved([this, removed] {
+        trimming_ = false;
+        if (!removed) WS_LOG(error, "segment not removed error=\"{}\"", removed.error().message);
+      });
+    });
+  } else if (too_large || too_old) {
+    carry_below(below);
+  }
+}
+
+// Writes what must be kept of the oldest segment again at the tail, one request after the other.
+void Broker::carry_below(LogIndex below) {
+  const auto ids = ledger_->stored_below(below, kCarryMax + 1);
+  if (ids.empty() || ids.size() > kCarryMax) return;
+  const RequestId id = ids.front();
+  std::vector<LogIndex> positions;
+  for (const auto& position : ledger_->find(id)->positions) {
+    if (position.index > journal_->durable_index()) return;  // the next round will find it durable
+    positions.push_back(position.index);
+  }
+  carrying_ = true;
+  deps_.background.run([this, id, below, positions = std::move(positions)] {
+    auto history = stream::load_history(*journal_, id, positions);
+    inbox_.send_reserved([this, id, below, history = std::move(history)] {
+      carrying_ = false;
+      const ledger::Request* request = ledger_->find(id);
+      if (gate_.failed() || request == nullptr) return;
+      if (!history) {
+        WS_LOG(error, "request not carried over request={} error=\"{}\"", id.to_string(),
+               history.error().message);
+        return;
+      }
+      std::vector<v1::Event> events;
+      for (const auto& block : *history) {
+        events.insert(events.end(), block->events.begin(), block->events.end());
+      }
+      if (events.size() == request->event_count) {  // else it moved on meanwhile: next round
+        ledger_->carry(id, std::move(events), now_ms(), proposal_);
+        absorb();
+      }
+      carry_below(below);
+    });
+  });
+}
+
+// After a restart, plain requests go on and wait for their client to come back; not forever.
+void Broker::cancel_orphans() {
+  if (orphans_.empty()) return;
+  const TimeMs now = steady_ms();
+  for (auto at = orphans_.begin(); at != orphans_.end();) {
+    if (at->second > now) {
+      ++at;
+      continue;
+    }
+    const ledger::Request* request = ledger_->find(at->first);
+    if (request != nullptr && request->live() && hub_.readers(at->first) == 0) {
+      ledger_->cancel(at->first, "no client came back for it after the restart", now_ms(),
+                      proposal_);
+      absorb();
+    }
+    at = orphans_.erase(at);
+  }
+}
+
+}  // namespace waystation::broker

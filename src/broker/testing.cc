@@ -1,0 +1,153 @@
+#include "broker/testing.h"
+
+#include "base/check.h"
+
+namespace waystation::broker::testing {
+
+bool TestReader::on_block(stream::BlockPtr block) {
+  CHECK(block->first == next);  // no gap, no repetition
+  for (const v1::Event& event : block->events) text += event.text();
+  next = block->end();
+  return true;
+}
+
+TestWorker::TestWorker(link::MemoryLink& link, std::string name, std::string model,
+                       std::uint32_t slots) {
+  transport_ = link.connect(link::Peer{"unix:", true}, *this);
+  v1::WorkerMessage message;
+  v1::Hello& hello = *message.mutable_hello();
+  hello.set_protocol(link::kProtocolVersion);
+  hello.set_worker_name(std::move(name));
+  hello.set_slots(slots);
+  hello.add_models()->set_id(std::move(model));
+  transport_->send(std::move(message));
+}
+
+void TestWorker::on_message(v1::ServerMessage message) {
+  if (message.has_welcome()) welcome = message.welcome();
+  if (message.has_assign()) {
+    started_.push_back(false);
+    made_.push_back(static_cast<std::size_t>(message.assign().resume_token_ids_size()));
+    assigned.push_back(std::move(*message.mutable_assign()));
+  }
+  if (message.has_cancel()) cancelled.push_back(message.cancel().fence());
+}
+
+void TestWorker::send(v1::Output output) {
+  v1::WorkerMessage message;
+  *message.mutable_step()->add_outputs() = std::move(output);
+  transport_->send(std::move(message));
+}
+
+void TestWorker::produce(std::size_t index, std::size_t count) {
+  v1::Output output;
+  *output.mutable_fence() = assigned.at(index).fence();
+  if (!started_[index]) {
+    output.set_started(true);
+    output.set_prompt_tokens(3);
+    started_[index] = true;
+  }
+  std::string text;
+  for (std::size_t i = 0; i < count; ++i) {
+    output.add_token_ids(static_cast<std::uint32_t>(made_[index]));
+    text += "t" + std::to_string(made_[index]++) + " ";
+  }
+  output.set_text(text);
+  send(std::move(output));
+}
+
+void TestWorker::finish(std::size_t index) {
+  v1::Output output;
+  *output.mutable_fence() = assigned.at(index).fence();
+  output.set_started(!started_[index]);
+  output.set_finish_reason("stop");
+  send(std::move(output));
+}
+
+void TestWorker::die() { transport_->close(); }
+
+Station::Station(bool immediately_durable, Config given)
+    : config(std::move(given)), immediate_(immediately_durable) {
+  config.expected_models.push_back("m");
+  start();
+}
+
+Station::~Station() { link.reset(); }
+
+void Station::start() {
+  link = std::make_unique<link::MemoryLink>(link::MemoryLink::Delivery::kStepped);
+  broker = std::make_unique<Broker>(
+      config, Deps{clock, executor, *meter_, [this] { return random_++ * 0x9e3779b97f4a7c15ull; }});
+  link->serve(*broker);
+  journal::MemoryJournal::Options options{broker->journal_callbacks(), immediate_, 64};
+  if (journal == nullptr) {
+    journal = std::make_unique<journal::MemoryJournal>(options);
+  } else {
+    auto reopened = journal::MemoryJournal::reopen(*journal, options);
+    dead_journals_.push_back(std::exchange(journal, std::move(reopened)));
+  }
+  CHECK(broker->start(*journal, *link).has_value());
+}
+
+void Station::restart() {
+  link.reset();
+  broker.reset();
+  start();
+}
+
+void Station::settle() {
+  for (int quiet = 0; quiet < 3;) {
+    const std::size_t delivered = link->deliver_all();
+    const LogIndex before = journal->next_index();
+    broker->turn(std::chrono::milliseconds(0));
+    executor.run_all();
+    quiet = delivered == 0 && before == journal->next_index() ? quiet + 1 : 0;
+  }
+}
+
+Result<Submitted> Station::submit(const std::string& model, const std::string& conversation,
+                                  const std::string& key, std::shared_ptr<TestReader> reader,
+                                  bool detached) {
+  Submission submission;
+  submission.envelope.set_tenant("default");
+  submission.envelope.set_model(model);
+  submission.envelope.set_partitionkey(conversation);
+  submission.envelope.set_idempotencykey(key);
+  submission.envelope.set_data("{}");
+  submission.reader = std::move(reader);
+  submission.detached = detached;
+  Result<Submitted> result = Error{Code::kInternal, "not answered"};
+  CHECK(broker->submit(std::move(submission), [&](Result<Submitted> got) { result = got; }));
+  settle();
+  return result;
+}
+
+Result<RequestView> Station::get(RequestId id, const std::string& tenant) {
+  Result<RequestView> result = Error{Code::kInternal, "not answered"};
+  CHECK(broker->get(tenant, id, [&](Result<RequestView> got) { result = got; }));
+  settle();
+  return result;
+}
+
+Result<RequestView> Station::cancel(RequestId id) {
+  Result<RequestView> result = Error{Code::kInternal, "not answered"};
+  CHECK(broker->cancel("default", id, [&](Result<RequestView> got) { result = got; }));
+  settle();
+  return result;
+}
+
+std::shared_ptr<TestReader> Station::attach(RequestId id, Sequence from) {
+  auto reader = std::make_shared<TestReader>(from);
+  CHECK(broker->attach("default", id, from, reader, [](Result<RequestView>) {}));
+  settle();
+  return reader;
+}
+
+std::shared_ptr<TestWorker> Station::worker(const std::string& name, const std::string& model,
+                                            std::uint32_t slots) {
+  auto made = std::make_shared<TestWorker>(*link, name, model, slots);
+  settle();
+  return made;
+}
+
+}  // namespace waystation::broker::testing

@@ -1,0 +1,31 @@
+// How to choose between workers that could all take a request. One file a policy.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/ids.h"
+
+namespace waystation::dispatch {
+
+struct Candidate {
+  WorkerId worker;
+  std::uint32_t slots = 1;
+  std::uint32_t in_flight = 0;  // less than slots
+  bool ran_lane = false;        // it ran this conversation's last request
+};
+
+class Policy {
+ public:
+  virtual ~Policy() = default;
+  // The index of the chosen one. `candidates` is not empty.
+  virtual std::size_t choose(const std::vector<Candidate>& candidates) = 0;
+};
+
+// The worker that ran the conversation before, for its cached prompt; else the one with the smallest
+// share of its slots taken, the earliest joined of equals.
+std::unique_ptr<Policy> make_least_loaded();
+
+}  // namespace waystation::dispatch

@@ -1,0 +1,63 @@
+// A loaded model with what belongs to it: vocabulary, chat template, compute threads, context.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <llama-cpp.h>
+
+#include "base/result.h"
+#include "engine/llama/llama_engine.h"
+#include "message/proto/link.pb.h"
+
+struct common_chat_templates;
+struct ggml_threadpool;
+
+namespace waystation::engine {
+
+// Immutable after load, except for what llama_decode does to the context. One thread.
+class Model {
+ public:
+  static Result<std::unique_ptr<Model>> load(const LlamaOptions& options);
+  ~Model();
+
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  llama_context* context() const { return context_.get(); }
+  const llama_model* model() const { return model_.get(); }
+  const llama_vocab* vocab() const { return vocab_; }
+  const common_chat_templates* templates() const { return templates_.get(); }
+  const v1::ModelInfo& info() const { return info_; }
+  // Tokens that one llama_decode may take.
+  std::uint32_t batch_tokens() const;
+
+  // A token's bytes; control tokens have none. A character may be spread over several tokens.
+  std::string piece(llama_token token) const;
+
+ private:
+  Model();
+
+  Status open(const LlamaOptions& options);
+  Status load_template();
+  Status make_context(const LlamaOptions& options);
+  Status warm_up();
+
+  struct FreeTemplates {
+    void operator()(common_chat_templates* templates) const;
+  };
+  struct FreeThreads {
+    void operator()(ggml_threadpool* threads) const;
+  };
+
+  // Destroyed in reverse: the context before the threads and the model it uses.
+  llama_model_ptr model_;
+  std::unique_ptr<ggml_threadpool, FreeThreads> threads_;
+  llama_context_ptr context_;
+  std::unique_ptr<common_chat_templates, FreeTemplates> templates_;
+  const llama_vocab* vocab_ = nullptr;
+  v1::ModelInfo info_;
+};
+
+}  // namespace waystation::engine

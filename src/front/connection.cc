@@ -1,0 +1,511 @@
+#include "front/connection.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+#include <charconv>
+#include <random>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace waystation::front {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using boost::system::error_code;
+
+// Read ahead of a running answer: a pipelined request, or a client's goodbye.
+constexpr std::size_t kAheadBytesMax = 16 << 10;
+constexpr std::size_t kIdleBufferBytesMax = 64 << 10;
+constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+
+std::string fresh_id(const Clock& clock) {
+  thread_local std::mt19937_64 random(std::random_device{}());
+  return RequestId::make(clock.wall_ms(), random(), random()).to_string();
+}
+
+Error error_of(error_code ec, const Options& options) {
+  if (ec == http::error::header_limit) {
+    return {Code::kHeadersTooLarge, "the request's header is over " +
+                                        std::to_string(options.header_bytes_max) + " bytes"};
+  }
+  if (ec == http::error::body_limit) {
+    return {Code::kTooLarge,
+            "the request's body is over " + std::to_string(options.body_bytes_max) + " bytes"};
+  }
+  return {Code::kInvalidArgument, "the request is not valid HTTP/1.1: " + ec.message()};
+}
+
+}  // namespace
+
+Connection::Connection(std::shared_ptr<Loop> loop, asio::ip::tcp::socket socket, Deps& deps)
+    : loop_(std::move(loop)), deps_(deps), socket_(std::move(socket)) {
+  deps_.connections_changed(1);
+}
+
+Connection::~Connection() {
+  // Never started: its loop had ended.
+  if (state_ != State::kClosed) deps_.connections_changed(-1);
+}
+
+void Connection::start() {
+  error_code ignored;
+  socket_.set_option(asio::ip::tcp::no_delay(true), ignored);
+  socket_.non_blocking(true, ignored);
+  loop_->add(shared_from_this());
+  wait_for_request(deps_.options.header_timeout_ms);
+}
+
+void Connection::refuse() {
+  error_code ignored;
+  socket_.non_blocking(true, ignored);
+  loop_->add(shared_from_this());
+  refuse_request({Code::kUnavailable, "the server has too many connections; try again soon", "", 1000});
+}
+
+void Connection::set_deadline(int timeout_ms) {
+  deadline_us_ = loop_->now_us() + std::int64_t{timeout_ms} * 1000;
+}
+
+void Connection::on_tick(std::int64_t now_us) {
+  switch (state_) {
+    case State::kIdle:
+    case State::kLingering:
+      if (now_us >= deadline_us_) close();
+      return;
+    case State::kHeader:
+    case State::kBody:
+      if (now_us < deadline_us_ || timed_out_) return;
+      timed_out_ = true;  // the aborted read answers 408
+      {
+        error_code ignored;
+        socket_.cancel(ignored);
+      }
+      return;
+    case State::kHandling: {
+      if (unsent_bytes() > 0 && now_us >= write_deadline_us_) {
+        close();
+        return;
+      }
+      const auto activity = exchange_ ? exchange_->activity_ : nullptr;
+      if (activity) activity->on_tick(now_us);
+      return;
+    }
+    case State::kClosed:
+      return;
+  }
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+void Connection::wait_for_request(int timeout_ms) {
+  state_ = State::kIdle;
+  if (deps_.draining) return close();
+  if (buffer_.size() == 0 && buffer_.capacity() > kIdleBufferBytesMax) buffer_.shrink_to_fit();
+  set_deadline(timeout_ms);
+  if (buffer_.size() == 0) return watch();
+  if (!watching_) return read_header();
+  // The next request is here already, and a read for more is under way: end that one first.
+  error_code ignored;
+  socket_.cancel(ignored);
+}
+
+void Connection::watch() {
+  if (watching_ || buffer_.size() >= kAheadBytesMax) return;
+  watching_ = true;
+  socket_.async_read_some(buffer_.prepare(4096),
+                          [self = shared_from_this()](error_code ec, std::size_t bytes) {
+                            self->on_watch(ec, bytes);
+                          });
+}
+
+void Connection::on_watch(error_code ec, std::size_t bytes) {
+  watching_ = false;
+  if (state_ == State::kClosed) return;
+  buffer_.commit(bytes);
+  if (state_ == State::kLingering) return read_and_discard();
+  if (ec && ec != asio::error::operation_aborted) return close();
+  if (state_ == State::kIdle) {
+    if (buffer_.size() > 0) return read_header();
+    return watch();
+  }
+  if (state_ == State::kHandling) watch();
+}
+
+void Connection::read_header() {
+  state_ = State::kHeader;
+  timed_out_ = false;
+  set_deadline(deps_.options.header_timeout_ms);
+  parser_.emplace();
+  parser_->header_limit(deps_.options.header_bytes_max);
+  parser_->body_limit(deps_.options.body_bytes_max);
+  http::async_read_header(socket_, buffer_, *parser_,
+                          [self = shared_from_this()](error_code ec, std::size_t) {
+                            self->on_header(ec);
+                          });
+}
+
+void Connection::on_header(error_code ec) {
+  if (state_ != State::kHeader) return;
+  if (ec) return on_read_failed(ec);
+  if (parser_->is_done()) return dispatch();
+  const auto expect = parser_->get()[http::field::expect];
+  if (boost::beast::iequals(expect, "100-continue")) send(kContinue);
+  read_body();
+}
+
+void Connection::read_body() {
+  state_ = State::kBody;
+  set_deadline(deps_.options.body_timeout_ms);
+  http::async_read(socket_, buffer_, *parser_,
+                   [self = shared_from_this()](error_code ec, std::size_t) {
+                     if (self->state_ != State::kBody) return;
+                     if (ec) return self->on_read_failed(ec);
+                     self->dispatch();
+                   });
+}
+
+void Connection::on_read_failed(error_code ec) {
+  if (timed_out_) {
+    return refuse_request({Code::kTimeout, "the request took too long to arrive"});
+  }
+  const bool is_http_error = ec.category() == http::make_error_code(http::error::bad_method).category();
+  if (!is_http_error || ec == http::error::end_of_stream || ec == http::error::partial_message) {
+    return close();
+  }
+  refuse_request(error_of(ec, deps_.options));
+}
+
+// Answers what never became a request, and closes.
+void Connection::refuse_request(const Error& error) {
+  state_ = State::kHandling;
+  route_ = nullptr;
+  is_head_ = false;
+  keep_alive_ = false;
+  begin_exchange({}).reply(error);
+}
+
+// ---- handling -----------------------------------------------------------------------------------
+
+Exchange& Connection::begin_exchange(Request request) {
+  request.received_us = loop_->now_us();
+  exchange_ = std::make_shared<Exchange>(this, loop_, std::move(request));
+  exchange_->set_request_id(fresh_id(deps_.clock));
+  answered_ = false;
+  completed_ = false;
+  chunked_ = false;
+  return *exchange_;
+}
+
+void Connection::dispatch() {
+  state_ = State::kHandling;
+  auto message = parser_->release();
+  parser_.reset();
+  keep_alive_ = message.keep_alive();
+  is_head_ = message.method() == http::verb::head;
+
+  Request request;
+  request.method = message.method();
+  request.version = message.version();
+  const auto target = message.target();
+  std::string_view whole(target.data(), target.size());
+  // A proxy's form of a target: "http://host/path".
+  if (whole.starts_with("http://")) whole.remove_prefix(std::min(whole.find('/', 7), whole.size()));
+  request.path = whole.substr(0, whole.find('?'));
+  if (request.path.size() < whole.size()) request.query = whole.substr(request.path.size() + 1);
+  request.body = std::move(message.body());
+  request.headers = std::move(static_cast<http::fields&>(message.base()));
+
+  route_ = nullptr;
+  const auto self = shared_from_this();
+  const auto exchange = begin_exchange(std::move(request)).shared_from_this();
+  try {
+    if (answer_preflight(exchange->request_)) {
+      // Answered.
+    } else if (auto error = admit(exchange->request_)) {
+      Response response = error_response(*error);
+      if (error->code == Code::kMethodNotAllowed) response.headers.emplace_back("Allow", error->param);
+      reply(std::move(response));
+    } else {
+      route_->handler(deps_, exchange);
+    }
+  } catch (const std::exception& thrown) {
+    // Out of memory, or a fault of ours: one request must not end the others.
+    WS_LOG(error, "handler threw request={} what={}", exchange->request_id_, thrown.what());
+    if (exchange->is_open() && !answered_) {
+      exchange->reply({Code::kInternal, "the server failed on this request"});
+    } else {
+      close();
+    }
+  }
+  if (state_ == State::kHandling && exchange_ == exchange) watch();
+}
+
+// Finds the route and the tenant, or says why not.
+std::optional<Error> Connection::admit(Request& request) {
+  Match match = deps_.router.match(request.method, request.path);
+  if (match.route == nullptr) {
+    if (match.allow.empty()) {
+      return Error{Code::kNotFound, "there is nothing at " + request.path.substr(0, 200)};
+    }
+    return Error{Code::kMethodNotAllowed, "this path takes " + match.allow + " only", match.allow};
+  }
+  route_ = match.route;
+  request.params = std::move(match.params);
+  // A web page of another origin may send a plain POST without asking first; its browser names it.
+  const bool is_read = request.method == http::verb::get || request.method == http::verb::head;
+  const std::string_view origin = request.header("Origin");
+  if (!is_read && !origin.empty() && !origin_allowed(origin)) {
+    const std::size_t scheme = origin.find("://");
+    const bool is_same = scheme != std::string_view::npos &&
+                         origin.substr(scheme + 3) == request.header("Host");
+    if (!is_same) {
+      return Error{Code::kPermissionDenied, "web pages of this origin may not use this server; "
+                                            "allow it with the server's CORS option"};
+    }
+  }
+  request.tenant = guard::kDefaultTenant;
+  if (deps_.keys != nullptr && !route_->is_open) {
+    auto tenant = deps_.keys->authenticate(request.header("Authorization"));
+    if (!tenant) return tenant.error();
+    request.tenant = std::move(*tenant);
+  }
+  return std::nullopt;
+}
+
+bool Connection::origin_allowed(std::string_view origin) const {
+  for (const std::string& allowed : deps_.options.cors_origins) {
+    if (allowed == "*" || allowed == origin) return true;
+  }
+  return false;
+}
+
+// A browser's question before a request from another origin.
+bool Connection::answer_preflight(const Request& request) {
+  if (request.method != http::verb::options || deps_.options.cors_origins.empty()) return false;
+  if (!request.has_header("Access-Control-Request-Method")) return false;
+  if (!origin_allowed(request.header("Origin"))) return false;
+  Response response;
+  response.status = 204;
+  response.headers = {{"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
+                      {"Access-Control-Allow-Headers",
+                       "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
+                       "X-Conversation-Id, X-Deadline-Ms, X-Resumable"},
+                      {"Access-Control-Max-Age", "600"}};
+  reply(std::move(response));
+  return true;
+}
+
+// ---- answering ----------------------------------------------------------------------------------
+
+std::string Connection::head_text(const Response& response, std::optional<std::size_t> length) {
+  const auto reason = http::obsolete_reason(static_cast<http::status>(response.status));
+  std::string out;
+  out.reserve(320);
+  out += "HTTP/1.1 ";
+  out += std::to_string(response.status);
+  out += ' ';
+  out.append(reason.data(), reason.size());
+  const auto add = [&out](std::string_view name, std::string_view value) {
+    out += "\r\n";
+    out += name;
+    out += ": ";
+    out += value;
+  };
+  add("Date", loop_->date());
+  if (response.status != 204) add("Content-Type", response.content_type);
+  if (chunked_) add("Transfer-Encoding", "chunked");
+  if (length && response.status != 204) add("Content-Length", std::to_string(*length));
+  add("X-Request-Id", exchange_->request_id_);
+  const Request& request = exchange_->request();
+  const std::string_view origin = request.header("Origin");
+  if (!origin.empty() && origin_allowed(origin)) {
+    add("Access-Control-Allow-Origin", origin);
+    add("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Retry-After-Ms");
+    add("Vary", "Origin");
+  }
+  for (const auto& [name, value] : response.headers) add(name, value);
+  if (!keep_alive_) {
+    add("Connection", "close");
+  } else if (request.version < 11) {
+    add("Connection", "keep-alive");
+  }
+  out += "\r\n\r\n";
+  return out;
+}
+
+void Connection::reply(Response response) {
+  if (state_ != State::kHandling) return;
+  CHECK(!answered_);
+  if (deps_.draining) keep_alive_ = false;
+  answered_ = true;
+  deps_.count_answer(route_, response.status);
+  std::string bytes = head_text(response, response.body.size());
+  if (!is_head_) bytes += response.body;
+  completed_ = true;
+  send(bytes);
+  finish_if_sent();
+}
+
+void Connection::begin_stream(Response head) {
+  if (state_ != State::kHandling) return;
+  CHECK(!answered_);
+  if (deps_.draining) keep_alive_ = false;
+  answered_ = true;
+  deps_.count_answer(route_, head.status);
+  chunked_ = exchange_->request().version >= 11;
+  if (!chunked_) keep_alive_ = false;  // the end of the connection ends the answer
+  send(head_text(head, std::nullopt));
+}
+
+void Connection::stream(std::string_view bytes) {
+  if (state_ != State::kHandling || bytes.empty() || is_head_) return;
+  CHECK(answered_ && !completed_);
+  if (!chunked_) return send(bytes);
+  std::array<char, 20> size;
+  const auto [end, ec] = std::to_chars(size.data(), size.data() + size.size(), bytes.size(), 16);
+  out_.append(size.data(), end);
+  out_ += "\r\n";
+  out_ += bytes;
+  send("\r\n");
+}
+
+void Connection::end_stream(bool keep_alive) {
+  if (state_ != State::kHandling) return;
+  CHECK(answered_ && !completed_);
+  if (!keep_alive) keep_alive_ = false;
+  completed_ = true;
+  send(chunked_ && !is_head_ ? "0\r\n\r\n" : "");
+  finish_if_sent();
+}
+
+void Connection::send(std::string_view bytes) {
+  out_ += bytes;
+  flush();
+}
+
+// Tries at once, which nearly always takes everything; otherwise waits for room.
+void Connection::flush() {
+  if (write_pending_ || out_.empty() || state_ == State::kClosed) return;
+  error_code ec;
+  const std::size_t sent = socket_.write_some(asio::buffer(out_), ec);
+  if (!ec && sent == out_.size()) {
+    out_.clear();
+    return;
+  }
+  if (ec && ec != asio::error::would_block && ec != asio::error::try_again) {
+    // Broken: the outstanding read will say so; until then nothing more is written.
+    out_.clear();
+    error_code ignored;
+    socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
+    return;
+  }
+  writing_.swap(out_);
+  out_.clear();
+  written_ = ec ? 0 : sent;
+  write_deadline_us_ = loop_->now_us() + std::int64_t{deps_.options.write_timeout_ms} * 1000;
+  write_rest();
+}
+
+void Connection::write_rest() {
+  write_pending_ = true;
+  socket_.async_write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_),
+                           [self = shared_from_this()](error_code ec, std::size_t bytes) {
+                             self->on_written(ec, bytes);
+                           });
+}
+
+void Connection::on_written(error_code ec, std::size_t bytes) {
+  write_pending_ = false;
+  if (state_ == State::kClosed) return;
+  if (ec == asio::error::operation_aborted) ec = {};  // a read was cancelled, and this with it
+  if (ec) return close();
+  written_ += bytes;
+  if (bytes > 0) {
+    write_deadline_us_ = loop_->now_us() + std::int64_t{deps_.options.write_timeout_ms} * 1000;
+  }
+  if (written_ < writing_.size()) return write_rest();
+  writing_.clear();
+  written_ = 0;
+  if (writing_.capacity() > kIdleBufferBytesMax) writing_.shrink_to_fit();
+  flush();
+  if (unsent_bytes() > 0) return;
+  if (completed_) return finish_if_sent();
+  const auto activity = exchange_ ? exchange_->activity_ : nullptr;
+  if (activity && state_ == State::kHandling) activity->on_sent();
+}
+
+void Connection::finish_if_sent() {
+  if (!completed_ || unsent_bytes() > 0 || state_ != State::kHandling) return;
+  complete();
+}
+
+void Connection::complete() {
+  release_exchange();
+  if (keep_alive_ && !deps_.draining) {
+    wait_for_request(deps_.options.idle_timeout_ms);
+  } else {
+    linger();
+  }
+}
+
+void Connection::release_exchange() {
+  if (!exchange_) return;
+  const auto exchange = std::exchange(exchange_, nullptr);
+  exchange->connection_ = nullptr;
+  const auto activity = std::exchange(exchange->activity_, nullptr);
+  if (!completed_ && activity) activity->on_gone();
+}
+
+// ---- ending -------------------------------------------------------------------------------------
+
+// Closing a socket with unread bytes makes the system throw the answer away on the other side: say
+// that nothing more comes, and read until the other side has closed or it takes too long.
+void Connection::linger() {
+  state_ = State::kLingering;
+  set_deadline(deps_.options.linger_ms);
+  error_code ignored;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  if (!watching_) read_and_discard();
+}
+
+void Connection::read_and_discard() {
+  buffer_.clear();
+  watching_ = true;
+  socket_.async_read_some(buffer_.prepare(kIdleBufferBytesMax),
+                          [self = shared_from_this()](error_code ec, std::size_t) {
+                            self->watching_ = false;
+                            if (self->state_ == State::kClosed) return;
+                            if (ec) return self->close();
+                            self->read_and_discard();
+                          });
+}
+
+void Connection::drain() {
+  if (state_ == State::kIdle || state_ == State::kLingering) close();
+}
+
+void Connection::stop() {
+  if (state_ != State::kHandling) return close();
+  keep_alive_ = false;
+  const auto activity = exchange_ ? exchange_->activity_ : nullptr;
+  if (activity) activity->on_stop();
+  if (state_ == State::kHandling && unsent_bytes() == 0) close();
+}
+
+void Connection::close() {
+  if (state_ == State::kClosed) return;
+  const auto self = shared_from_this();
+  state_ = State::kClosed;
+  error_code ignored;
+  socket_.close(ignored);
+  release_exchange();
+  loop_->remove(this);
+  deps_.connections_changed(-1);
+}
+
+}  // namespace waystation::front

@@ -1,0 +1,169 @@
+// /v1/requests/{id}, …/events and …/cancel. A request is described as
+//   {"id": "…", "object": "request", "state": "queued|running|completed|failed|cancelled|expired|dead",
+//    "model": "…", "conversation": "…"|null, "detached": true|false,
+//    "queue_position": 0 (running or ended) | 1 (next) …,
+//    "accepted_at": ms, "first_token_at": ms|null, "ended_at": ms|null,   wall milliseconds
+//    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null, "error": {…}|null,
+//    "attempts": [{"number", "worker", "started_at", "ended_at", "outcome", "detail",
+//                  "resumed_tokens"}],
+//    "result": the chat.completion of a completed request | null,
+//    "result_omitted": "too_large" — only when it is complete but too large to be put here; the text
+//                      can be read from …/events}
+#include <charconv>
+#include <limits>
+
+#include "front/deps.h"
+#include "front/feed.h"
+#include "front/handlers.h"
+#include "message/json.h"
+#include "message/openai.h"
+
+namespace waystation::front {
+namespace {
+
+using message::append_json_string;
+
+void append_text_or_null(std::string& out, std::string_view text) {
+  if (text.empty()) {
+    out += "null";
+  } else {
+    append_json_string(out, text);
+  }
+}
+
+std::string number_or_null(TimeMs ms) { return ms == 0 ? "null" : std::to_string(ms); }
+
+void append_attempt(std::string& out, const broker::AttemptView& attempt) {
+  out += "{\"number\":" + std::to_string(attempt.number) + ",\"worker\":";
+  append_text_or_null(out, attempt.worker);
+  out += ",\"started_at\":" + number_or_null(attempt.started_ms);
+  out += ",\"ended_at\":" + number_or_null(attempt.ended_ms) + ",\"outcome\":";
+  append_text_or_null(out, attempt.outcome);
+  out += ",\"detail\":";
+  append_text_or_null(out, attempt.detail);
+  out += ",\"resumed_tokens\":" + std::to_string(attempt.resumed_tokens) + "}";
+}
+
+// What made a request end otherwise than completed; "null" when nothing did.
+std::string error_json(const broker::RequestView& view) {
+  if (!stream::is_terminal(view.state) || view.state == v1::REQUEST_STATE_COMPLETED) return "null";
+  stream::Ending ending;
+  ending.state = view.state;
+  ending.failure = view.failure;
+  return message::openai_error_object(stream::error_of(ending));
+}
+
+Result<RequestId> request_id(const Request& request) {
+  const auto id = RequestId::parse(request.params.at(0));
+  if (!id) {
+    return Error{Code::kNotFound, "there is no request '" + request.params[0].substr(0, 100) + "'"};
+  }
+  return *id;
+}
+
+Result<std::uint64_t> event_number(std::string_view text, const char* name) {
+  std::uint64_t number = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (text.empty() || ec != std::errc() || end != text.data() + text.size() ||
+      number > std::numeric_limits<std::int64_t>::max()) {
+    return Error{Code::kInvalidArgument,
+                 std::string(name) + " must be the number of the last event seen", name};
+  }
+  return number;
+}
+
+// The first event wanted. Last-Event-ID wins: a browser that comes back repeats the old query.
+Result<Sequence> first_wanted(const Request& request) {
+  if (request.has_header("Last-Event-ID")) {
+    auto seen = event_number(request.header("Last-Event-ID"), "Last-Event-ID");
+    if (!seen) return seen.error();
+    return *seen + 1;
+  }
+  if (const auto after = request.query_value("starting_after")) {
+    auto seen = event_number(*after, "starting_after");
+    if (!seen) return seen.error();
+    return *seen + 1;
+  }
+  return Sequence{0};
+}
+
+void answer_view(const Deps& deps, const ExchangePtr& exchange,
+                 const Result<broker::RequestView>& view) {
+  if (!exchange->is_open()) return;
+  if (!view) return exchange->reply(view.error());
+  exchange->set_request_id(view->id.to_string());
+  if (view->state != v1::REQUEST_STATE_COMPLETED) {
+    return exchange->reply(Response{.body = request_json(*view, "", "")});
+  }
+  if (view->event_count > deps.options.result_events_max) {
+    return exchange->reply(Response{.body = request_json(*view, "", "too_large")});
+  }
+  auto sink = make_result_sink(exchange, deps.options.answer_bytes_max);
+  Feed::make(deps, exchange, std::move(sink), false)->attach(view->id, 0);
+}
+
+// The broker answers on its own thread; the rest happens on the exchange's loop.
+broker::Callback<broker::RequestView> on_loop(const Deps& deps, ExchangePtr exchange) {
+  return [&deps, exchange](Result<broker::RequestView> view) {
+    exchange->loop()->post([&deps, exchange, view = std::move(view)] {
+      answer_view(deps, exchange, view);
+    });
+  };
+}
+
+}  // namespace
+
+std::string request_json(const broker::RequestView& view, const std::string& result,
+                         const std::string& omitted) {
+  std::string out = "{\"id\":\"" + view.id.to_string() + "\",\"object\":\"request\",\"state\":";
+  append_json_string(out, stream::state_name(view.state));
+  out += ",\"model\":";
+  append_json_string(out, view.model);
+  out += ",\"conversation\":";
+  append_text_or_null(out, view.conversation);
+  out += std::string(",\"detached\":") + (view.detached ? "true" : "false");
+  out += ",\"queue_position\":" + std::to_string(view.queue_position);
+  out += ",\"accepted_at\":" + number_or_null(view.accepted_ms);
+  out += ",\"first_token_at\":" + number_or_null(view.first_token_ms);
+  out += ",\"ended_at\":" + number_or_null(view.ended_ms);
+  out += ",\"events\":" + std::to_string(view.event_count) + ",\"finish_reason\":";
+  append_text_or_null(out, view.finish_reason);
+  out += ",\"usage\":" + (stream::is_terminal(view.state) ? stream::usage_json(view.usage) : "null");
+  out += ",\"error\":" + error_json(view) + ",\"attempts\":[";
+  for (const auto& attempt : view.attempts) {
+    if (&attempt != &view.attempts.front()) out += ",";
+    append_attempt(out, attempt);
+  }
+  out += "],\"result\":" + (result.empty() ? "null" : result);
+  if (!omitted.empty()) out += ",\"result_omitted\":" + message::json_string(omitted);
+  out += "}";
+  return out;
+}
+
+void handle_request(const Deps& deps, ExchangePtr exchange) {
+  const auto id = request_id(exchange->request());
+  if (!id) return exchange->reply(id.error());
+  const auto status = deps.api.get(exchange->request().tenant, *id, on_loop(deps, exchange));
+  if (!status) exchange->reply(status.error());
+}
+
+void handle_request_cancel(const Deps& deps, ExchangePtr exchange) {
+  const auto id = request_id(exchange->request());
+  if (!id) return exchange->reply(id.error());
+  const auto status = deps.api.cancel(exchange->request().tenant, *id, on_loop(deps, exchange));
+  if (!status) exchange->reply(status.error());
+}
+
+void handle_request_events(const Deps& deps, ExchangePtr exchange) {
+  const auto id = request_id(exchange->request());
+  if (!id) return exchange->reply(id.error());
+  const auto from = first_wanted(exchange->request());
+  if (!from) return exchange->reply(from.error());
+  if (exchange->request().method == boost::beast::http::verb::head) {
+    return exchange->reply(Response{.content_type = "text/event-stream; charset=utf-8"});
+  }
+  auto sink = make_events_sink(exchange, *from);
+  Feed::make(deps, std::move(exchange), std::move(sink), false)->attach(*id, *from);
+}
+
+}  // namespace waystation::front

@@ -1,0 +1,78 @@
+#include "front/router.h"
+
+#include "front/handlers.h"
+
+namespace waystation::front {
+namespace {
+
+namespace http = boost::beast::http;
+
+std::string_view take_segment(std::string_view& path) {
+  if (path.starts_with('/')) path.remove_prefix(1);
+  const std::string_view segment = path.substr(0, path.find('/'));
+  path.remove_prefix(segment.size());
+  return segment;
+}
+
+bool matches(std::string_view pattern, std::string_view path, std::vector<std::string>& params) {
+  while (!pattern.empty() && !path.empty()) {
+    const std::string_view wanted = take_segment(pattern);
+    if (wanted.ends_with("...}")) {
+      path.remove_prefix(1);
+      if (path.empty()) return false;
+      params.push_back(percent_decode(path));
+      return true;
+    }
+    const std::string_view got = take_segment(path);
+    if (wanted.starts_with('{')) {
+      if (got.empty()) return false;
+      params.push_back(percent_decode(got));
+    } else if (wanted != got) {
+      return false;
+    }
+  }
+  return pattern.empty() && path.empty();
+}
+
+void add_method(std::string& allow, std::string_view name) {
+  if (allow.find(name) != std::string::npos) return;
+  if (!allow.empty()) allow += ", ";
+  allow += name;
+}
+
+}  // namespace
+
+Match Router::match(http::verb method, std::string_view path) const {
+  Match out;
+  if (!path.starts_with('/')) return out;
+  for (const Route& route : routes_) {
+    std::vector<std::string> params;
+    if (!matches(route.pattern, path, params)) continue;
+    if (route.method == method || (route.method == http::verb::get && method == http::verb::head)) {
+      out.route = &route;
+      out.params = std::move(params);
+      return out;
+    }
+    const auto name = http::to_string(route.method);
+    add_method(out.allow, {name.data(), name.size()});
+    if (route.method == http::verb::get) add_method(out.allow, "HEAD");
+  }
+  return out;
+}
+
+Router make_router() {
+  using http::verb;
+  return Router({
+      {verb::post, "/v1/chat/completions", handle_chat},
+      {verb::get, "/v1/models", handle_models},
+      {verb::get, "/v1/models/{id...}", handle_model},
+      {verb::get, "/v1/requests/{id}", handle_request},
+      {verb::get, "/v1/requests/{id}/events", handle_request_events},
+      {verb::post, "/v1/requests/{id}/cancel", handle_request_cancel},
+      {verb::get, "/healthz", handle_healthz, true},
+      {verb::get, "/readyz", handle_readyz, true},
+      {verb::get, "/metrics", handle_metrics, true},
+  });
+}
+
+}  // namespace waystation::front

@@ -1,0 +1,301 @@
+// How each record changes the state. Everything here must depend on the records alone (I7): no
+// limits, no clock.
+#include <algorithm>
+#include <limits>
+
+#include "base/check.h"
+#include "ledger/ledger.h"
+
+namespace waystation::ledger {
+namespace {
+
+Error misfit(const std::string& what) {
+  return Error{Code::kCorruption, "a record doesn't fit the state before it: " + what};
+}
+
+}  // namespace
+
+Status Ledger::apply(const v1::Record& record, LogIndex index) {
+  if (index.value != index_.value + 1) {
+    return misfit("record " + std::to_string(index.value) + " after " +
+                  std::to_string(index_.value));
+  }
+  if (record.time_ms() < last_time_ms_) return misfit("time goes back");
+  index_ = index;
+  last_time_ms_ = record.time_ms();
+  const TimeMs now_ms = record.time_ms();
+  switch (record.body_case()) {
+    case v1::Record::kEpochStarted: return apply_epoch(record.epoch_started(), now_ms);
+    case v1::Record::kAccepted: return apply_accepted(record.accepted(), index, now_ms);
+    case v1::Record::kLeased: return apply_leased(record.leased(), now_ms);
+    case v1::Record::kAppended: return apply_appended(record.appended(), index, now_ms);
+    case v1::Record::kAttemptEnded: return apply_attempt_ended(record.attempt_ended(), now_ms);
+    case v1::Record::kSettled: return apply_settled(record.settled(), now_ms);
+    case v1::Record::kForgotten: return apply_forgotten(record.forgotten());
+    case v1::Record::kCarried: return apply_carried(record.carried(), index);
+    case v1::Record::BODY_NOT_SET: break;
+  }
+  return misfit("its kind is unknown; it was written by a newer version of Waystation");
+}
+
+Status Ledger::apply_epoch(const v1::EpochStarted& body, TimeMs now_ms) {
+  if (body.epoch() <= epoch_.value) return misfit("an epoch that isn't newer");
+  if (body.epoch() == std::numeric_limits<std::uint64_t>::max()) return misfit("the last epoch");
+  epoch_ = Epoch{body.epoch()};
+  const auto running = std::move(running_);
+  running_.clear();
+  for (const auto& [worker, ids] : running) {
+    for (const RequestId id : ids) {
+      --running_count_;
+      requeue(*requests_.at(id), "server_restart", "", now_ms);
+    }
+  }
+  return {};
+}
+
+Status Ledger::apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs now_ms) {
+  const v1::Envelope& envelope = body.envelope();
+  const auto id = RequestId::parse(envelope.id());
+  if (!id || requests_.contains(*id)) return misfit("an acceptance without a new id");
+  auto request = std::make_unique<Request>();
+  request->id = *id;
+  request->tenant = envelope.tenant();
+  request->model = envelope.model();
+  request->conversation = envelope.partitionkey();
+  request->idempotency_key = envelope.idempotencykey();
+  request->fingerprint = envelope.fingerprint();
+  request->detached = body.detached();
+  request->stream_usage = body.stream_usage();
+  request->expiry_ms = envelope.expirytime_ms();
+  request->envelope = std::make_shared<const v1::Envelope>(envelope);
+  request->accepted_index = index;
+  request->stored_index = index;
+  request->accepted_ms = now_ms;
+  Request& kept = insert(std::move(request));
+  queued_.emplace(kept.accepted_index, &kept);
+  join_lane(kept);
+  return {};
+}
+
+// Enters the request into every index but those of its state.
+Request& Ledger::insert(std::unique_ptr<Request> request) {
+  Request& kept = *request;
+  by_stored_.emplace(kept.stored_index, &kept);
+  ++models_[kept.model];
+  if (!kept.idempotency_key.empty()) keys_[{kept.tenant, kept.idempotency_key}] = kept.id;
+  if (kept.live()) {
+    live_bytes_ += kept.envelope->data().size();
+    if (kept.expiry_ms != 0) deadlines_.emplace(kept.expiry_ms, kept.id);
+  } else {
+    ended_.emplace(kept.ended_ms, kept.id);
+  }
+  requests_.emplace(kept.id, std::move(request));
+  return kept;
+}
+
+LaneHead Ledger::head_of(const Request& request) const {
+  return {request.id, request.model, request.accepted_index};
+}
+
+void Ledger::join_lane(Request& request) {
+  // A request without a conversation is a lane of its own, named by its id (which holds no NUL).
+  request.lane = request.conversation.empty() ? request.id.to_string()
+                                              : request.tenant + '\0' + request.conversation;
+  Lane& lane = lanes_[request.lane];
+  lane.requests.push_back(&request);
+  if (lane.requests.front() == &request && request.state == v1::REQUEST_STATE_QUEUED) {
+    order_->add(head_of(request));
+  }
+}
+
+void Ledger::leave_lane(Request& request) {
+  const auto at = lanes_.find(request.lane);
+  CHECK(at != lanes_.end());
+  auto& requests = at->second.requests;
+  const bool was_head = requests.front() == &request;
+  if (was_head) {
+    if (request.state == v1::REQUEST_STATE_QUEUED) order_->remove(head_of(request));
+    requests.pop_front();
+    if (!requests.empty()) order_->add(head_of(*requests.front()));
+  } else {
+    requests.erase(std::find(requests.begin(), requests.end(), &request));
+  }
+  if (requests.empty()) lanes_.erase(at);
+}
+
+Result<Request*> Ledger::live_request(const std::string& id_bytes, const char* record) {
+  const auto id = RequestId::from_bytes(id_bytes);
+  const auto at = id ? requests_.find(*id) : requests_.end();
+  if (at == requests_.end() || !at->second->live()) {
+    return misfit(std::string(record) + " for a request that isn't live");
+  }
+  return at->second.get();
+}
+
+Status Ledger::apply_leased(const v1::Leased& body, TimeMs now_ms) {
+  const auto found = live_request(body.request(), "a lease");
+  if (!found) return found.error();
+  Request& request = **found;
+  if (request.state != v1::REQUEST_STATE_QUEUED || body.attempt() != request.attempt + 1 ||
+      lanes_.at(request.lane).requests.front() != &request) {
+    return misfit("a lease of a request that isn't the ready head of its lane");
+  }
+  order_->remove(head_of(request));
+  queued_.erase(request.accepted_index);
+  request.state = v1::REQUEST_STATE_RUNNING;
+  request.attempt = body.attempt();
+  request.token_in_attempt = false;
+  request.worker = WorkerId{body.worker()};
+  running_[request.worker].insert(request.id);
+  ++running_count_;
+  if (request.attempts.size() == kAttemptsKept) request.attempts.erase(request.attempts.begin());
+  v1::Attempt& attempt = request.attempts.emplace_back();
+  attempt.set_number(body.attempt());
+  attempt.set_worker_name(body.worker_name());
+  attempt.set_started_ms(now_ms);
+  attempt.set_resumed_tokens(request.token_ids.size());
+  return {};
+}
+
+Status Ledger::apply_appended(const v1::Appended& body, LogIndex index, TimeMs now_ms) {
+  const auto found = live_request(body.request(), "events");
+  if (!found) return found.error();
+  Request& request = **found;
+  if (request.state != v1::REQUEST_STATE_RUNNING || body.attempt() != request.attempt) {
+    return misfit("events of an attempt that isn't the current one");
+  }
+  if (body.events().empty() || body.first_sequence() != request.event_count) {
+    return misfit("a gap in a request's events");
+  }
+  request.positions.push_back({request.event_count, index});
+  request.event_count += static_cast<Sequence>(body.events_size());
+  for (const v1::Event& event : body.events()) {
+    if (event.kind() == v1::EVENT_KIND_START) request.usage = event.usage();
+    if (event.kind() == v1::EVENT_KIND_FINISH) request.finish_reason = event.finish_reason();
+    if (event.kind() != v1::EVENT_KIND_DELTA) continue;
+    request.token_ids.insert(request.token_ids.end(), event.token_ids().begin(),
+                             event.token_ids().end());
+    request.text_bytes += event.text().size();
+    if (event.token_ids_size() > 0) {
+      request.token_in_attempt = true;
+      if (request.first_token_ms == 0) request.first_token_ms = now_ms;
+    }
+  }
+  return {};
+}
+
+void Ledger::leave_worker(Request& request) {
+  const auto at = running_.find(request.worker);
+  if (at != running_.end()) {
+    at->second.erase(request.id);
+    if (at->second.empty()) running_.erase(at);
+  }
+  --running_count_;
+}
+
+// Back to the head of its lane. It has left its worker already.
+void Ledger::requeue(Request& request, const std::string& outcome, const std::string& detail,
+                     TimeMs now_ms) {
+  request.state = v1::REQUEST_STATE_QUEUED;
+  request.worker = {};
+  v1::Attempt& attempt = request.attempts.back();
+  attempt.set_ended_ms(now_ms);
+  attempt.set_outcome(outcome);
+  attempt.set_detail(detail);
+  queued_.emplace(request.accepted_index, &request);
+  order_->add(head_of(request));
+}
+
+Status Ledger::apply_attempt_ended(const v1::AttemptEnded& body, TimeMs now_ms) {
+  const auto found = live_request(body.request(), "the end of an attempt");
+  if (!found) return found.error();
+  Request& request = **found;
+  if (request.state != v1::REQUEST_STATE_RUNNING || body.attempt() != request.attempt) {
+    return misfit("the end of an attempt that isn't the current one");
+  }
+  const char* outcome = body.cause() == v1::ATTEMPT_END_WORKER_LOST    ? "worker_lost"
+                        : body.cause() == v1::ATTEMPT_END_ENGINE_ERROR ? "engine_error"
+                                                                       : "returned";
+  if (body.counts()) ++request.failed_attempts;
+  leave_worker(request);
+  requeue(request, outcome, body.detail(), now_ms);
+  return {};
+}
+
+Status Ledger::apply_settled(const v1::Settled& body, TimeMs now_ms) {
+  const auto found = live_request(body.request(), "an end");
+  if (!found) return found.error();
+  if (body.state() < v1::REQUEST_STATE_COMPLETED || body.state() > v1::REQUEST_STATE_DEAD) {
+    return misfit("an end that is no end");
+  }
+  Request& request = **found;
+  const bool was_queued = request.state == v1::REQUEST_STATE_QUEUED;
+  if (was_queued) {
+    queued_.erase(request.accepted_index);
+  } else {
+    leave_worker(request);
+    v1::Attempt& attempt = request.attempts.back();
+    attempt.set_ended_ms(now_ms);
+    attempt.set_outcome(body.state() == v1::REQUEST_STATE_COMPLETED   ? "completed"
+                        : body.state() == v1::REQUEST_STATE_CANCELLED ? "cancelled"
+                        : body.state() == v1::REQUEST_STATE_EXPIRED   ? "expired"
+                                                                      : "failed");
+    attempt.set_detail(body.failure().message());
+  }
+  leave_lane(request);
+  live_bytes_ -= request.envelope->data().size();
+  if (request.expiry_ms != 0) deadlines_.erase({request.expiry_ms, request.id});
+  request.state = body.state();
+  request.worker = {};
+  request.finish_reason = body.finish_reason();
+  request.failure = body.failure();
+  request.usage = body.usage();
+  request.ended_ms = now_ms;
+  request.envelope.reset();
+  request.token_ids.clear();
+  request.token_ids.shrink_to_fit();
+  request.positions.shrink_to_fit();
+  ended_.emplace(now_ms, request.id);
+  return {};
+}
+
+Status Ledger::apply_forgotten(const v1::Forgotten& body) {
+  for (const std::string& raw : body.requests()) {
+    const auto id = RequestId::from_bytes(raw);
+    const auto at = id ? requests_.find(*id) : requests_.end();
+    if (at == requests_.end() || at->second->live()) {
+      return misfit("forgetting a request that hasn't ended");
+    }
+    const Request& request = *at->second;
+    forgotten_until_ms_ = std::max(forgotten_until_ms_, request.accepted_ms);
+    by_stored_.erase(request.stored_index);
+    ended_.erase({request.ended_ms, request.id});
+    const auto model = models_.find(request.model);
+    if (--model->second == 0) models_.erase(model);
+    if (!request.idempotency_key.empty()) {
+      const auto key = keys_.find({request.tenant, request.idempotency_key});
+      if (key != keys_.end() && key->second == request.id) keys_.erase(key);  // not rebound since
+    }
+    requests_.erase(at);
+  }
+  return {};
+}
+
+Status Ledger::apply_carried(const v1::Carried& body, LogIndex index) {
+  const auto id = RequestId::from_bytes(body.request());
+  const auto at = id ? requests_.find(*id) : requests_.end();
+  if (at == requests_.end()) return misfit("carrying a request that isn't there");
+  Request& request = *at->second;
+  if (static_cast<Sequence>(body.events_size()) != request.event_count) {
+    return misfit("carrying a request without all of its events");
+  }
+  by_stored_.erase(request.stored_index);
+  request.stored_index = index;
+  by_stored_.emplace(index, &request);
+  request.positions.clear();
+  if (request.event_count > 0) request.positions.push_back({0, index});
+  request.positions.shrink_to_fit();
+  return {};
+}
+
+}  // namespace waystation::ledger

@@ -1,0 +1,205 @@
+// The ledger: the whole truth about requests, as a pure state machine. No I/O, no clock, no threads;
+// its owner (the broker's thread) calls everything.
+//
+// Commands (`submit`, `lease`, `output`, …) decide: they add records and effects to a Proposal and
+// have changed the state when they return. `apply` changes the state from one record. Both end in
+// the same code: a command makes records and applies them, so a recovery that applies the journal's
+// records comes to the same state (invariant I7). Time enters as `now_ms` and leaves as
+// Record.time_ms; the state depends on nothing else.
+//
+// What readers may see is the records themselves (Appended, Settled), once they are durable.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/result.h"
+#include "ledger/lane_order.h"
+#include "ledger/request.h"
+#include "message/proto/link.pb.h"
+#include "message/proto/records.pb.h"
+
+namespace waystation::ledger {
+
+// Bounds on what may be accepted. They bind commands, never `apply`.
+struct Limits {
+  std::size_t live_requests_max = 10'000;             // queued and running
+  std::uint64_t live_bytes_max = 256ull << 20;        // of their envelopes
+  std::size_t lane_requests_max = 1'000;              // live ones of one conversation
+  std::uint32_t attempts_max = 3;                     // that count, before a request is dead
+  TimeMs idempotency_ttl_ms = 24 * 3600 * 1000;       // how long a key binds
+  TimeMs retain_ms = 24 * 3600 * 1000;                // ended requests are kept this long
+};
+
+// Hand this to the worker.
+struct StartWork {
+  WorkerId worker;
+  v1::Assign assign;
+};
+// Tell the worker to drop it.
+struct StopWork {
+  WorkerId worker;
+  v1::Fence fence;
+};
+using Effect = std::variant<StartWork, StopWork>;
+
+// What commands add to: records to journal, in order, and effects. Effects to workers may go before
+// the records are durable (their results come back through later records of the same log).
+struct Proposal {
+  std::vector<v1::Record> records;
+  std::vector<Effect> effects;
+};
+
+struct Accepted {
+  RequestId id;
+  bool duplicate = false;  // the key was bound: `id` is the earlier request
+  TimeMs accepted_ms = 0;
+};
+
+struct Counts {
+  std::size_t queued = 0;
+  std::size_t running = 0;
+  std::size_t retained = 0;  // ended and kept
+  std::uint64_t live_bytes = 0;
+};
+
+class Ledger {
+ public:
+  explicit Ledger(Limits limits, std::unique_ptr<LaneOrder> order = make_fifo_order());
+
+  // ---- Recovery ---------------------------------------------------------------------------------
+
+  // Changes the state by one record. Records come in order of their index. An error means that the
+  // record doesn't fit the state: the journal isn't ours, or was changed by another hand.
+  Status apply(const v1::Record& record, LogIndex index);
+
+  v1::LedgerSnapshot snapshot() const;
+  // Only into a fresh ledger.
+  Status restore(const v1::LedgerSnapshot& snapshot);
+
+  // ---- Commands ---------------------------------------------------------------------------------
+
+  // Makes a new epoch; every running request goes back to its lane. First command of every start.
+  // Also ends what had finished or failed for good when the log was cut before its terminal record.
+  void start_epoch(std::string version, TimeMs now_ms, Proposal& out);
+
+  // The earlier request that the key is bound to, if any; kIdempotencyMismatch for another body.
+  Result<std::optional<Accepted>> find_duplicate(const v1::Envelope& envelope, TimeMs now_ms) const;
+
+  // Accepts `envelope` (its id a new UUIDv7) or answers with the earlier request of the same key.
+  // Errors: kIdempotencyMismatch, kQueueFull, kExpired (the deadline is past), kInvalidArgument.
+  Result<Accepted> submit(v1::Envelope envelope, bool detached, bool stream_usage, TimeMs now_ms,
+                          Proposal& out);
+
+  // Gives a ready head of a lane (from order().next) to a worker.
+  void lease(RequestId id, WorkerId worker, const std::string& worker_name, TimeMs now_ms,
+             Proposal& out);
+
+  // What a worker produced. False when its fence is not the current triple: nothing was changed.
+  bool output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Proposal& out);
+
+  // The worker is gone, and with it what ran on it.
+  void worker_lost(WorkerId worker, const std::string& reason, TimeMs now_ms, Proposal& out);
+
+  // Ends a live request; does nothing to one that ended.
+  void cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
+
+  // Expires what is past its deadline.
+  void expire(TimeMs now_ms, Proposal& out);
+  // The earliest deadline of a live request; 0 = none.
+  TimeMs next_expiry_ms() const;
+
+  // Forgets ended requests past their retention, at most `count_max` of them, oldest first.
+  // `below`: also younger ones whose records begin below this index, unless their key still binds.
+  void forget(TimeMs now_ms, LogIndex below, std::size_t count_max, Proposal& out);
+
+  // Writes a request again at the tail; `events` are all of its events.
+  void carry(RequestId id, std::vector<v1::Event> events, TimeMs now_ms, Proposal& out);
+
+  // ---- Questions --------------------------------------------------------------------------------
+
+  // The request, or kNotFound, or kGone (past its retention). Another tenant's is answered like one
+  // that doesn't exist.
+  Result<const Request*> find(const std::string& tenant, RequestId id) const;
+  const Request* find(RequestId id) const;
+  const LaneOrder& order() const { return *order_; }
+  // How many queued requests of the same model stand before it, plus one; 0 when it isn't queued.
+  std::uint64_t queue_position(const Request& request) const;
+  // A request for this model was accepted before (its workers may be on their way).
+  bool knows_model(const std::string& model) const { return models_.contains(model); }
+  std::vector<RequestId> live() const;  // by acceptance
+  // Requests with records below `index`, by age, at most `count_max`.
+  std::vector<RequestId> stored_below(LogIndex index, std::size_t count_max) const;
+  // The oldest record that is still needed; {} when there is no request.
+  LogIndex oldest_needed() const;
+  Epoch epoch() const { return epoch_; }
+  LogIndex index() const { return index_; }
+  Counts counts() const;
+  const Limits& limits() const { return limits_; }
+
+ private:
+  struct Lane {
+    std::deque<Request*> requests;  // live ones in order; the first may run
+  };
+
+  // Stamps the record, applies it and puts it into the proposal.
+  void commit(v1::Record record, TimeMs now_ms, Proposal& out);
+  void settle(Request& request, v1::RequestState state, std::string finish_reason,
+              v1::Failure failure, TimeMs now_ms, Proposal& out);
+  void end_attempt(Request& request, v1::AttemptEnd cause, const std::string& detail, bool counts,
+                   TimeMs now_ms, Proposal& out);
+  void give_up(Request& request, const std::string& detail, TimeMs now_ms, Proposal& out);
+  void append_events(Request& request, const v1::Output& output, TimeMs now_ms, Proposal& out);
+  v1::Fence fence_of(const Request& request) const;
+
+  Status apply_epoch(const v1::EpochStarted& body, TimeMs now_ms);
+  Status apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs now_ms);
+  Status apply_leased(const v1::Leased& body, TimeMs now_ms);
+  Status apply_appended(const v1::Appended& body, LogIndex index, TimeMs now_ms);
+  Status apply_attempt_ended(const v1::AttemptEnded& body, TimeMs now_ms);
+  Status apply_settled(const v1::Settled& body, TimeMs now_ms);
+  Status apply_forgotten(const v1::Forgotten& body);
+  Status apply_carried(const v1::Carried& body, LogIndex index);
+
+  Result<Request*> live_request(const std::string& id_bytes, const char* record);
+  void requeue(Request& request, const std::string& outcome, const std::string& detail,
+               TimeMs now_ms);
+  void leave_worker(Request& request);
+  Request& insert(std::unique_ptr<Request> request);
+  void join_lane(Request& request);
+  void leave_lane(Request& request);
+  bool key_binds(const Request& request, TimeMs now_ms) const;
+  LaneHead head_of(const Request& request) const;
+
+  const Limits limits_;
+  std::unique_ptr<LaneOrder> order_;
+
+  Epoch epoch_;
+  LogIndex index_;           // of the last record applied
+  TimeMs last_time_ms_ = 0;  // of the last record: time never goes back in the log
+  TimeMs forgotten_until_ms_ = 0;  // the newest acceptance among forgotten requests
+
+  std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
+  std::unordered_map<std::string, Lane> lanes_;
+  std::map<LogIndex, Request*> by_stored_;                    // all, by stored_index
+  std::map<LogIndex, Request*> queued_;                       // by accepted_index
+  std::unordered_map<WorkerId, std::set<RequestId>> running_;
+  std::map<std::pair<std::string, std::string>, RequestId> keys_;  // (tenant, key) → request
+  std::set<std::pair<TimeMs, RequestId>> deadlines_;          // live ones
+  std::set<std::pair<TimeMs, RequestId>> ended_;              // by time of ending
+  std::unordered_map<std::string, std::size_t> models_;       // requests per model
+  std::size_t running_count_ = 0;
+  std::uint64_t live_bytes_ = 0;
+};
+
+}  // namespace waystation::ledger

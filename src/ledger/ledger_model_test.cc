@@ -1,0 +1,384 @@
+// Random operations against a naive model (model.h), and I7: the same records, the same state.
+// WAYSTATION_SEED=n replays one run.
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "ledger/model.h"
+#include "ledger/random_log.h"
+
+namespace waystation::ledger {
+namespace {
+
+using testing::Audit;
+using testing::bytes_of;
+using testing::kStartMs;
+using testing::make_envelope;
+using testing::Model;
+using testing::ModelRequest;
+using testing::Random;
+
+constexpr Limits kSmall{.live_requests_max = 12,
+                        .live_bytes_max = 60,
+                        .lane_requests_max = 4,
+                        .attempts_max = 3,
+                        .idempotency_ttl_ms = 500,
+                        .retain_ms = 300};
+constexpr int kSteps = 3000;
+const std::vector<std::string> kModels = {"small", "large"};
+
+std::unique_ptr<Ledger> replayed(const std::vector<v1::Record>& log, std::size_t count) {
+  auto ledger = std::make_unique<Ledger>(kSmall);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Status status = ledger->apply(log[i], LogIndex{i + 1});
+    EXPECT_TRUE(status) << "record " << i + 1 << ": " << status.error().message;
+  }
+  return ledger;
+}
+
+// One run: each command goes to the ledger, to a twin that was made from its snapshot, and to the
+// model; all three must agree.
+class RandomRun {
+ public:
+  explicit RandomRun(std::uint64_t seed) : random_(seed) {
+    ledger_ = std::make_unique<Ledger>(kSmall);
+    twin_ = std::make_unique<Ledger>(kSmall);
+    start_epoch();
+  }
+
+  void step() {
+    now_ms_ += static_cast<TimeMs>(random_.below(12));
+    if (random_.one_in(50)) now_ms_ -= 40;  // a wall clock may
+    switch (random_.below(24)) {
+      case 0: case 1: case 2: case 3: case 4: case 5: submit(); break;
+      case 6: case 7: case 8: case 9: case 10: lease(); break;
+      case 11: lose_worker(); break;
+      case 12: cancel(); break;
+      case 13: expire(); break;
+      case 14: forget(); break;
+      case 15: carry(); break;
+      case 16:
+        if (random_.one_in(8)) start_epoch();
+        if (random_.one_in(8)) crash();
+        break;
+      default: output(); break;
+    }
+    if (random_.one_in(100)) renew_twin();
+    if (random_.one_in(200)) check_replay();
+    history_.push_back({model_, log_.size(), now_ms_});
+    if (history_.size() > 20) history_.pop_front();
+    check();
+  }
+
+ private:
+  template <typename Command>
+  void both(Command command) {
+    Proposal out;
+    Proposal twin_out;
+    command(*ledger_, out);
+    command(*twin_, twin_out);
+    EXPECT_EQ(bytes_of(out), bytes_of(twin_out)) << "a restored ledger went another way";
+    for (const v1::Record& record : out.records) {
+      EXPECT_EQ(audit_.read(record), "") << record.DebugString();
+      log_.push_back(record);
+    }
+    if (!out.effects.empty()) last_effect_ = out.effects.back();
+  }
+
+  ModelRequest* any(bool (*which)(const ModelRequest&)) {
+    std::vector<ModelRequest*> all;
+    for (ModelRequest& request : model_.requests) {
+      if (which(request)) all.push_back(&request);
+    }
+    return all.empty() ? nullptr : random_.pick(all);
+  }
+  static bool is_running(const ModelRequest& request) {
+    return request.state == v1::REQUEST_STATE_RUNNING;
+  }
+  static RequestId id_of(const ModelRequest& request) {
+    return *RequestId::from_bytes(request.id);
+  }
+
+  void start_epoch() {
+    model_.start_epoch(now_ms_);
+    both([&](Ledger& ledger, Proposal& out) { ledger.start_epoch("test", now_ms_, out); });
+  }
+
+  void submit() {
+    v1::Envelope envelope = make_envelope(++number_, now_ms_);
+    envelope.set_tenant(random_.one_in(3) ? "other" : "acme");
+    envelope.set_model(random_.pick(kModels));
+    envelope.set_data(std::string(random_.below(12), 'x'));
+    if (!random_.one_in(3)) envelope.set_partitionkey("talk" + std::to_string(random_.below(3)));
+    if (random_.one_in(3)) envelope.set_idempotencykey("key" + std::to_string(random_.below(5)));
+    envelope.set_fingerprint(random_.one_in(4) ? "b" : "a");
+    if (random_.one_in(4)) {
+      envelope.set_expirytime_ms(now_ms_ - 10 + static_cast<TimeMs>(random_.below(300)));
+    }
+    const bool usage = random_.one_in(2);
+    const Model::Answer expected = model_.submit(envelope, usage, now_ms_, kSmall);
+    both([&](Ledger& ledger, Proposal& out) {
+      const auto accepted = ledger.submit(envelope, false, usage, now_ms_, out);
+      ASSERT_EQ(accepted.has_value(), !expected.refused) << "a refusal or not";
+      if (!accepted) {
+        EXPECT_EQ(accepted.error().code, expected.code);
+      } else {
+        EXPECT_EQ(accepted->duplicate, !expected.duplicate.empty());
+        EXPECT_EQ(accepted->duplicate ? accepted->id.to_bytes() : "", expected.duplicate);
+      }
+    });
+  }
+
+  void lease() {
+    const auto next = ledger_->order().next(random_.pick(kModels));
+    if (!next) return;
+    const WorkerId worker{1 + random_.below(4)};
+    both([&](Ledger& ledger, Proposal& out) { ledger.lease(*next, worker, "w", now_ms_, out); });
+    ModelRequest& request = *model_.by_id(next->to_bytes());
+    model_.lease(request, worker.value, now_ms_);
+    const auto* start = std::get_if<StartWork>(&last_effect_);
+    ASSERT_TRUE(start != nullptr);
+    EXPECT_EQ(start->worker, worker);
+    EXPECT_EQ(start->assign.envelope().data(), request.envelope.data());
+    const auto& resumed = start->assign.resume_token_ids();
+    EXPECT_EQ(std::vector<std::uint32_t>(resumed.begin(), resumed.end()), request.tokens);
+  }
+
+  void output() {
+    ModelRequest* request = random_.one_in(10) ? any([](const ModelRequest&) { return true; })
+                                               : any(is_running);
+    if (request == nullptr) return;
+    v1::Output output;
+    output.mutable_fence()->set_epoch(model_.epoch - (random_.one_in(30) ? 1 : 0));
+    output.mutable_fence()->set_request(request->id);
+    output.mutable_fence()->set_attempt(request->attempt - (random_.one_in(30) ? 1 : 0));
+    const std::uint64_t worker = random_.one_in(30) ? 9 : request->worker;
+    if (random_.one_in(3)) {
+      output.set_started(true);
+      output.set_prompt_tokens(static_cast<std::uint32_t>(random_.below(100)));
+    }
+    for (std::uint64_t i = random_.below(3); i > 0; --i) {
+      output.add_token_ids(static_cast<std::uint32_t>(random_.below(100)));
+    }
+    if (random_.one_in(2)) output.set_text("word");
+    switch (random_.below(12)) {
+      case 0: case 1: output.set_finish_reason("stop"); break;
+      case 2: output.mutable_failure()->set_code("internal"); break;
+      case 3: output.mutable_failure()->set_code("invalid_argument"); break;
+      case 4: output.set_dropped(true); break;
+      default: break;
+    }
+    const bool expected = model_.output(worker, output, now_ms_, kSmall);
+    both([&](Ledger& ledger, Proposal& out) {
+      EXPECT_EQ(ledger.output(WorkerId{worker}, output, now_ms_, out), expected);
+    });
+  }
+
+  void lose_worker() {
+    const WorkerId worker{1 + random_.below(4)};
+    model_.worker_lost(worker.value, now_ms_, kSmall);
+    both([&](Ledger& ledger, Proposal& out) { ledger.worker_lost(worker, "lost", now_ms_, out); });
+  }
+
+  void cancel() {
+    ModelRequest* request = any([](const ModelRequest&) { return true; });
+    if (request == nullptr) return;
+    model_.cancel(*request, now_ms_);
+    both([&](Ledger& ledger, Proposal& out) { ledger.cancel(id_of(*request), "", now_ms_, out); });
+  }
+
+  void expire() {
+    model_.expire(now_ms_);
+    both([&](Ledger& ledger, Proposal& out) { ledger.expire(now_ms_, out); });
+  }
+
+  void forget() {
+    const LogIndex below{random_.one_in(2) ? 0 : random_.below(model_.index)};
+    model_.forget(now_ms_, below.value, kSmall);
+    both([&](Ledger& ledger, Proposal& out) { ledger.forget(now_ms_, below, 10'000, out); });
+  }
+
+  void carry() {
+    ModelRequest* request = any([](const ModelRequest&) { return true; });
+    if (request == nullptr) return;
+    model_.carry(*request, now_ms_);
+    const std::vector<v1::Event>& events = audit_.entries[request->id].events;
+    both([&](Ledger& ledger, Proposal& out) { ledger.carry(id_of(*request), events, now_ms_, out); });
+  }
+
+  // The log is cut after one of the last commands; a new server starts on what is left.
+  void crash() {
+    if (history_.empty()) return;
+    const Past past = history_[random_.below(history_.size())];
+    history_.clear();
+    log_.resize(past.log_size);
+    model_ = past.model;
+    ledger_ = replayed(log_, log_.size());
+    twin_ = replayed(log_, log_.size());
+    audit_ = Audit();
+    EXPECT_EQ(audit_.read_all(log_), "");
+    start_epoch();
+  }
+
+  void renew_twin() {
+    const v1::LedgerSnapshot snapshot = ledger_->snapshot();
+    twin_ = std::make_unique<Ledger>(kSmall);
+    const Status status = twin_->restore(snapshot);
+    ASSERT_TRUE(status) << status.error().message;
+    EXPECT_EQ(bytes_of(twin_->snapshot()), bytes_of(snapshot));
+  }
+
+  void check_replay() {
+    EXPECT_EQ(bytes_of(replayed(log_, log_.size())->snapshot()), bytes_of(ledger_->snapshot()));
+  }
+
+  void check() {
+    Counts counts;
+    std::vector<RequestId> live;
+    std::vector<std::pair<std::uint64_t, RequestId>> stored;
+    TimeMs next_expiry_ms = 0;
+    for (const ModelRequest& request : model_.requests) {
+      counts.queued += request.state == v1::REQUEST_STATE_QUEUED;
+      counts.running += request.state == v1::REQUEST_STATE_RUNNING;
+      counts.retained += !request.live();
+      stored.emplace_back(request.stored, id_of(request));
+      check_request(request);
+      if (!request.live()) continue;
+      live.push_back(id_of(request));
+      counts.live_bytes += request.envelope.data().size();
+      const TimeMs expiry_ms = request.envelope.expirytime_ms();
+      if (expiry_ms != 0 && (next_expiry_ms == 0 || expiry_ms < next_expiry_ms)) {
+        next_expiry_ms = expiry_ms;
+      }
+    }
+    EXPECT_EQ(ledger_->counts().queued, counts.queued);
+    EXPECT_EQ(ledger_->counts().running, counts.running);
+    EXPECT_EQ(ledger_->counts().retained, counts.retained);
+    EXPECT_EQ(ledger_->counts().live_bytes, counts.live_bytes);
+    EXPECT_EQ(ledger_->live(), live);
+    EXPECT_EQ(ledger_->next_expiry_ms(), next_expiry_ms);
+    EXPECT_EQ(ledger_->index().value, model_.index);
+    EXPECT_EQ(ledger_->epoch().value, model_.epoch);
+    std::sort(stored.begin(), stored.end());
+    EXPECT_EQ(ledger_->oldest_needed().value, stored.empty() ? 0 : stored[0].first);
+    std::vector<RequestId> below;
+    for (const auto& [index, id] : stored) {
+      if (index < model_.index / 2 && below.size() < 5) below.push_back(id);
+    }
+    EXPECT_EQ(ledger_->stored_below(LogIndex{model_.index / 2}, 5), below);
+    check_order();
+  }
+
+  void check_request(const ModelRequest& expected) {
+    const auto found = ledger_->find(expected.envelope.tenant(), id_of(expected));
+    ASSERT_TRUE(found);
+    const Request& request = **found;
+    EXPECT_EQ(request.state, expected.state);
+    EXPECT_EQ(request.attempt, expected.attempt);
+    EXPECT_EQ(request.failed_attempts, expected.failed);
+    EXPECT_EQ(request.event_count, expected.events.size());
+    EXPECT_EQ(request.accepted_ms, expected.accepted_ms);
+    EXPECT_EQ(request.ended_ms, expected.ended_ms);
+    EXPECT_EQ(request.accepted_index.value, expected.index);
+    EXPECT_EQ(request.stored_index.value, expected.stored);
+    EXPECT_EQ(request.envelope != nullptr, expected.live());
+    if (expected.live()) {
+      EXPECT_EQ(request.token_ids, expected.tokens);
+    } else {
+      EXPECT_EQ(request.usage.completion_tokens(), expected.tokens.size());
+      EXPECT_EQ(audit_.entries[expected.id].ends, 1);
+    }
+    const std::vector<v1::Event>& events = audit_.entries[expected.id].events;
+    ASSERT_EQ(events.size(), expected.events.size());
+    for (std::size_t i = 0; i < events.size(); ++i) {
+      EXPECT_EQ(testing::describe(events[i]), expected.events[i]);
+    }
+    const auto other = ledger_->find("nobody", id_of(expected));
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code, id_of(expected).time_ms() <= model_.forgotten_until_ms
+                                      ? Code::kGone
+                                      : Code::kNotFound);
+  }
+
+  void check_order() {
+    std::size_t models = 0;
+    for (const std::string& model : kModels) {
+      std::vector<RequestId> ready;
+      std::uint64_t position = 0;
+      for (const ModelRequest& request : model_.requests) {
+        if (request.envelope.model() != model) continue;
+        if (model_.ready(request)) ready.push_back(id_of(request));
+        const bool queued = request.state == v1::REQUEST_STATE_QUEUED;
+        EXPECT_EQ(ledger_->queue_position(*ledger_->find(id_of(request))), queued ? ++position : 0);
+      }
+      models += !ready.empty();
+      std::vector<RequestId> seen;
+      ledger_->order().visit(model, [&](RequestId id) {
+        seen.push_back(id);
+        return true;
+      });
+      EXPECT_EQ(seen, ready);
+      EXPECT_EQ(ledger_->order().next(model),
+                ready.empty() ? std::nullopt : std::optional(ready.front()));
+    }
+    EXPECT_EQ(ledger_->order().models().size(), models);
+  }
+
+  struct Past {
+    Model model;
+    std::size_t log_size;
+    TimeMs now_ms;
+  };
+
+  Random random_;
+  TimeMs now_ms_ = kStartMs;
+  std::uint64_t number_ = 0;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<Ledger> twin_;
+  Model model_;
+  std::vector<v1::Record> log_;
+  Audit audit_;
+  std::deque<Past> history_;
+  Effect last_effect_;
+};
+
+TEST(LedgerModelTest, AgreesWithTheModelThroughRestartsAndCrashes) {
+  for (const std::uint64_t seed : testing::seeds(1, 12)) {
+    RandomRun run(seed);
+    for (int step = 0; step < kSteps; ++step) {
+      SCOPED_TRACE("WAYSTATION_SEED=" + std::to_string(seed) + " step " + std::to_string(step));
+      run.step();
+      if (::testing::Test::HasFailure()) return;
+    }
+  }
+}
+
+// A log may be cut anywhere, also inside a command, and more than once.
+TEST(LedgerModelTest, GoesOnFromALogThatIsCutAnywhere) {
+  for (const std::uint64_t seed : testing::seeds(1000, 300)) {
+    SCOPED_TRACE("WAYSTATION_SEED=" + std::to_string(seed));
+    Random random(seed);
+    std::vector<v1::Record> log;
+    TimeMs now_ms = kStartMs;
+    std::uint64_t number = 0;
+    for (int life = 0; life < 4; ++life) {
+      if (life > 0) log.resize(random.one_in(2) ? random.below(log.size() + 1)
+                                                : log.size() - random.below(std::min<std::size_t>(
+                                                                   log.size(), 4)));
+      const auto ledger = replayed(log, log.size());
+      testing::RandomLog driver(*ledger, random, log, now_ms, number);
+      driver.start_epoch();
+      for (std::uint64_t i = 100 + random.below(100); i > 0; --i) driver.step();
+      if (life == 3) {
+        driver.drain();
+        Audit audit;
+        ASSERT_EQ(audit.read_all(log), "");
+        ASSERT_EQ(audit.all_ended(), "");
+      }
+      ASSERT_EQ(bytes_of(replayed(log, log.size())->snapshot()), bytes_of(ledger->snapshot()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace waystation::ledger

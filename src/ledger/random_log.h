@@ -1,0 +1,118 @@
+// Makes long valid logs by doing random things to a ledger.
+#pragma once
+
+#include "ledger/testing.h"
+
+namespace waystation::ledger::testing {
+
+class RandomLog {
+ public:
+  RandomLog(Ledger& ledger, Random& random, std::vector<v1::Record>& log, TimeMs& now_ms,
+            std::uint64_t& number)
+      : ledger_(ledger), random_(random), log_(log), now_ms_(now_ms), number_(number) {}
+
+  void start_epoch() {
+    Proposal out;
+    ledger_.start_epoch("test", now_ms_, out);
+    take(out);
+  }
+
+  void step() {
+    now_ms_ += static_cast<TimeMs>(random_.below(20));
+    Proposal out;
+    switch (random_.below(16)) {
+      case 0: case 1: case 2: submit(out); break;
+      case 3: case 4: case 5: case 6: lease(out); break;
+      case 7: ledger_.worker_lost(worker(), "lost", now_ms_, out); break;
+      case 8:
+        if (const auto ids = ledger_.live(); !ids.empty() && random_.one_in(3)) {
+          ledger_.cancel(random_.pick(ids), "cancelled", now_ms_, out);
+        }
+        break;
+      case 9: ledger_.expire(now_ms_, out); break;
+      case 10:
+        if (random_.one_in(3)) ledger_.forget(now_ms_, LogIndex{random_.below(log_.size())}, 3, out);
+        break;
+      case 11: carry(out); break;
+      default: output(random_.below(8), out); break;
+    }
+    take(out);
+  }
+
+  // Runs everything to its end.
+  void drain() {
+    for (int round = 0; round < 10'000 && !ledger_.live().empty(); ++round) {
+      Proposal out;
+      lease(out);
+      output(0, out);
+      take(out);
+    }
+  }
+
+ private:
+  WorkerId worker() { return WorkerId{1 + random_.below(3)}; }
+
+  void take(Proposal& out) {
+    for (v1::Record& record : out.records) log_.push_back(std::move(record));
+  }
+
+  void submit(Proposal& out) {
+    v1::Envelope envelope = make_envelope(++number_, now_ms_);
+    envelope.set_tenant(random_.one_in(4) ? "other" : "acme");
+    envelope.set_model(random_.one_in(4) ? "large" : "small");
+    if (!random_.one_in(3)) envelope.set_partitionkey("talk" + std::to_string(random_.below(3)));
+    if (random_.one_in(3)) envelope.set_idempotencykey("key" + std::to_string(random_.below(9)));
+    if (random_.one_in(5)) {
+      envelope.set_expirytime_ms(now_ms_ + 1 + static_cast<TimeMs>(random_.below(500)));
+    }
+    (void)ledger_.submit(envelope, random_.one_in(2), random_.one_in(2), now_ms_, out);
+  }
+
+  void lease(Proposal& out) {
+    const auto models = ledger_.order().models();
+    if (models.empty()) return;
+    ledger_.lease(*ledger_.order().next(random_.pick(models)), worker(), "w", now_ms_, out);
+  }
+
+  void carry(Proposal& out) {
+    std::vector<const v1::RequestSnapshot*> all;
+    const v1::LedgerSnapshot snapshot = ledger_.snapshot();
+    for (const auto& request : snapshot.requests()) all.push_back(&request);
+    if (all.empty()) return;
+    const v1::RequestSnapshot& request = *random_.pick(all);
+    std::vector<v1::Event> events(request.event_count());
+    ledger_.carry(*RequestId::from_bytes(request.id()), events, now_ms_, out);
+  }
+
+  // Of a random running request. `kind` 0: its finish.
+  void output(std::uint64_t kind, Proposal& out) {
+    std::vector<const Request*> running;
+    for (const RequestId id : ledger_.live()) {
+      const Request* request = ledger_.find(id);
+      if (request->state == v1::REQUEST_STATE_RUNNING) running.push_back(request);
+    }
+    if (running.empty()) return;
+    const Request& request = *random_.pick(running);
+    v1::Output output;
+    output.mutable_fence()->set_epoch(ledger_.epoch().value);
+    output.mutable_fence()->set_request(request.id.to_bytes());
+    output.mutable_fence()->set_attempt(request.attempt);
+    if (kind == 0) output.set_finish_reason("stop");
+    if (kind == 1) output.mutable_failure()->set_code(random_.one_in(4) ? "too_large" : "internal");
+    if (kind == 2) output.set_dropped(true);
+    if (kind == 3) output.set_started(true);
+    if (kind > 3 || random_.one_in(2)) {
+      output.add_token_ids(static_cast<std::uint32_t>(random_.below(1000)));
+      output.set_text("word");
+    }
+    (void)ledger_.output(request.worker, output, now_ms_, out);
+  }
+
+  Ledger& ledger_;
+  Random& random_;
+  std::vector<v1::Record>& log_;
+  TimeMs& now_ms_;
+  std::uint64_t& number_;
+};
+
+}  // namespace waystation::ledger::testing

@@ -1,0 +1,301 @@
+// What the ledger refuses, keeps, forgets and finds.
+#include <gtest/gtest.h>
+
+#include "ledger/testing_fixture.h"
+
+namespace waystation::ledger {
+namespace {
+
+using testing::bytes_of;
+using testing::kAnn;
+using testing::kBob;
+using testing::kStartMs;
+using testing::make_envelope;
+
+class RetentionTest : public testing::LedgerTest {
+ protected:
+  // A request that ended at `now`.
+  RequestId ended(std::string key = "") {
+    const RequestId id = submit("", std::move(key));
+    lease(id);
+    finish(id);
+    return id;
+  }
+  void forget(LogIndex below = {}, std::size_t count_max = 100) {
+    ledger->forget(now, below, count_max, out);
+  }
+  bool kept(RequestId id) { return ledger->find(id) != nullptr; }
+  Code answer(RequestId id, const std::string& tenant = "acme") {
+    const auto found = ledger->find(tenant, id);
+    return found ? Code::kInternal : found.error().code;
+  }
+};
+
+// ---- Limits -------------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, TooManyLiveRequestsAreRefused) {
+  use({.live_requests_max = 3});
+  const RequestId a = submit();
+  lease(a);  // running ones count
+  submit();
+  submit("", "key");
+  EXPECT_EQ(refusal(envelope()), Code::kQueueFull);
+  const auto full = ledger->submit(envelope(), false, false, now, out);
+  EXPECT_GT(full.error().retry_after_ms, 0);
+  submit("", "key");  // a duplicate needs no room
+  finish(a);
+  submit();  // ended ones don't count
+}
+
+TEST_F(RetentionTest, TooManyBytesAreRefused) {
+  use({.live_bytes_max = 10});
+  const RequestId a = submit();
+  submit();
+  EXPECT_EQ(refusal(envelope()), Code::kQueueFull);
+  v1::Envelope small = envelope();
+  small.set_data("12");
+  submit(small);
+  EXPECT_EQ(ledger->counts().live_bytes, 10u);
+  ledger->cancel(a, "", now, out);
+  EXPECT_EQ(ledger->counts().live_bytes, 6u);
+  submit();
+}
+
+TEST_F(RetentionTest, ALongLaneIsRefusedAndOthersAreNot) {
+  use({.lane_requests_max = 2});
+  submit("talk");
+  submit("talk");
+  EXPECT_EQ(refusal(envelope("talk")), Code::kQueueFull);
+  submit("other");
+  submit();
+  v1::Envelope others = envelope("talk");
+  others.set_tenant("other");
+  submit(others);
+}
+
+TEST_F(RetentionTest, ARefusalBindsNoKey) {
+  use({.live_requests_max = 1});
+  const RequestId a = submit();
+  EXPECT_EQ(refusal(envelope("", "key")), Code::kQueueFull);
+  ledger->cancel(a, "", now, out);
+  v1::Envelope other = envelope("", "key");
+  other.set_fingerprint("another");
+  submit(other);
+}
+
+// ---- Forgetting ---------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, EndedRequestsAreForgottenAfterTheirTimeOldestFirst) {
+  const RequestId a = ended();
+  now += 10;
+  const RequestId b = ended();
+  const RequestId live = submit();
+  now = kStartMs + ledger->limits().retain_ms - 1;
+  forget();
+  EXPECT_TRUE(kept(a));
+  now += 1;
+  forget();
+  EXPECT_FALSE(kept(a));
+  EXPECT_TRUE(kept(b));
+  now += 1000;
+  const RequestId c = ended();
+  forget({}, 0);
+  EXPECT_TRUE(kept(b));
+  forget({}, 1);
+  EXPECT_FALSE(kept(b));
+  EXPECT_TRUE(kept(c));
+  now += 10 * ledger->limits().retain_ms;
+  forget();
+  EXPECT_FALSE(kept(c));
+  EXPECT_TRUE(kept(live));
+  const std::size_t records = out.records.size();
+  forget();
+  EXPECT_EQ(out.records.size(), records);  // nothing to forget, nothing written
+  EXPECT_EQ(ledger->counts().retained, 0u);
+}
+
+TEST_F(RetentionTest, AKeyThatStillBindsProtectsItsRequest) {
+  use({.idempotency_ttl_ms = 1000, .retain_ms = 100});
+  const RequestId id = ended("key");
+  now += 999;
+  forget(ledger->index());
+  EXPECT_TRUE(kept(id));
+  EXPECT_EQ(submit("", "key"), id);
+  now += 1;
+  forget();
+  EXPECT_FALSE(kept(id));
+  EXPECT_NE(submit("", "key"), id);
+}
+
+TEST_F(RetentionTest, BelowAnIndexYoungerOnesAreForgottenToo) {
+  const RequestId live = submit();
+  const RequestId keyed = ended("key");
+  const RequestId a = ended();
+  const LogIndex below = get(a).stored_index;
+  const RequestId b = ended();
+  forget(below);
+  EXPECT_TRUE(kept(a));
+  forget(LogIndex{below.value + 1});
+  EXPECT_FALSE(kept(a));
+  EXPECT_TRUE(kept(b));
+  EXPECT_TRUE(kept(live));
+  EXPECT_TRUE(kept(keyed));
+  // By age and by index at once: each only once.
+  now += ledger->limits().retain_ms;
+  forget(LogIndex{ledger->index().value + 1});
+  EXPECT_FALSE(kept(b));
+  EXPECT_FALSE(kept(keyed));
+  EXPECT_EQ(out.records.back().forgotten().requests_size(), 2);
+}
+
+TEST_F(RetentionTest, AModelIsKnownWhileARequestForItIs) {
+  EXPECT_FALSE(ledger->knows_model("small"));
+  ended();
+  EXPECT_TRUE(ledger->knows_model("small"));
+  forget(LogIndex{ledger->index().value + 1});
+  EXPECT_FALSE(ledger->knows_model("small"));
+}
+
+// ---- Finding ------------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, AForgottenRequestIsGoneAndAnUnknownOneNotFound) {
+  const RequestId id = ended();
+  now += 5000;
+  const RequestId young = RequestId::make(now, 0, 999);
+  EXPECT_EQ(answer(RequestId::make(kStartMs - 1, 0, 999)), Code::kNotFound);
+  forget(LogIndex{ledger->index().value + 1});
+  EXPECT_EQ(answer(id), Code::kGone);
+  EXPECT_EQ(answer(young), Code::kNotFound);
+}
+
+TEST_F(RetentionTest, AnotherTenantsRequestIsAnsweredLikeAnUnknownOne) {
+  const RequestId old = submit();
+  EXPECT_EQ(*ledger->find("acme", old), &get(old));
+  EXPECT_EQ(answer(old, "other"), Code::kNotFound);
+  now += 10;
+  ended();
+  forget(LogIndex{ledger->index().value + 1});
+  now += 10;
+  const RequestId young = submit();
+  EXPECT_EQ(answer(old, "other"), answer(RequestId::make(old.time_ms(), 0, 999), "other"));
+  EXPECT_EQ(answer(young, "other"), Code::kNotFound);
+  EXPECT_EQ(*ledger->find("acme", old), &get(old));  // live: its age doesn't matter
+}
+
+// ---- Carrying -----------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, CarryingMovesARequestToTheTail) {
+  EXPECT_EQ(ledger->oldest_needed(), LogIndex{});
+  const RequestId a = submit();
+  const RequestId b = submit("talk");
+  const RequestId c = submit("talk");
+  lease(a);
+  EXPECT_TRUE(send(tokens_of(a, {1}, "x")));
+  EXPECT_EQ(ledger->oldest_needed(), get(a).accepted_index);
+  EXPECT_EQ(ledger->stored_below(get(c).stored_index, 10), (std::vector{a, b}));
+  EXPECT_EQ(ledger->stored_below(get(c).stored_index, 1), (std::vector{a}));
+  std::vector<v1::Event> events;
+  for (const v1::Event& event : out.records.back().appended().events()) events.push_back(event);
+  ledger->carry(a, events, now, out);
+  ledger->carry(b, {}, now, out);
+  const v1::Carried& carried = out.records[out.records.size() - 2].carried();
+  EXPECT_EQ(carried.events_size(), 2);
+  EXPECT_EQ(carried.request(), a.to_bytes());
+  EXPECT_EQ(ledger->oldest_needed(), get(c).stored_index);
+  EXPECT_EQ(ledger->stored_below(LogIndex{ledger->index().value + 1}, 10), (std::vector{c, a, b}));
+  // Its events are found in the new record, its lane and its run are untouched.
+  ASSERT_EQ(get(a).positions.size(), 1u);
+  EXPECT_EQ(get(a).positions[0].first, 0u);
+  EXPECT_EQ(get(a).positions[0].index, get(a).stored_index);
+  EXPECT_TRUE(get(b).positions.empty());
+  EXPECT_EQ(next(), b);
+  finish(a);
+  EXPECT_EQ(get(a).event_count, 4u);
+  EXPECT_EQ(get(a).positions.size(), 2u);
+}
+
+// ---- Checkpoints --------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, ACheckpointHoldsEverythingACommandDependsOn) {
+  const RequestId old = ended();
+  forget(LogIndex{ledger->index().value + 1});
+  const RequestId done = ended("key");
+  v1::Envelope made = envelope("talk");
+  made.set_expirytime_ms(now + 100);
+  const RequestId running = submit(made, true);
+  const RequestId waiting = submit("talk");
+  lease(running, kBob);
+  EXPECT_TRUE(send(tokens_of(running, {1, 2}, "好"), kBob));
+  const v1::LedgerSnapshot snapshot = ledger->snapshot();
+  ledger = std::make_unique<Ledger>(Limits{});
+  ASSERT_TRUE(ledger->restore(snapshot));
+  EXPECT_EQ(state(), bytes_of(snapshot));
+  EXPECT_EQ(answer(old), Code::kGone);
+  EXPECT_EQ(submit("", "key"), done);
+  EXPECT_EQ(ledger->next_expiry_ms(), now + 100);
+  EXPECT_FALSE(next());
+  EXPECT_EQ(ledger->counts().live_bytes, 8u);
+  finish(running, kBob);
+  EXPECT_EQ(next(), waiting);
+  EXPECT_EQ(get(running).usage.completion_tokens(), 3u);
+}
+
+class BadCheckpointTest : public RetentionTest {
+ protected:
+  BadCheckpointTest() {
+    const RequestId done = ended();
+    const RequestId running = submit("talk");
+    submit("talk");
+    lease(running);
+    EXPECT_TRUE(send(tokens_of(running, {1})));
+    EXPECT_TRUE(send(tokens_of(running, {2})));
+    good = ledger->snapshot();
+    EXPECT_TRUE(Ledger{Limits{}}.restore(good));
+    EXPECT_TRUE(kept(done));
+  }
+  // Whether a checkpoint is refused after a change to it.
+  template <typename Change>
+  bool refused(Change change) {
+    v1::LedgerSnapshot bad = good;
+    change(bad, *bad.mutable_requests(0), *bad.mutable_requests(1), *bad.mutable_requests(2));
+    const Status status = Ledger{Limits{}}.restore(bad);
+    return !status && status.error().code == Code::kCorruption;
+  }
+  v1::LedgerSnapshot good;  // requests: ended, running, queued
+};
+
+TEST_F(BadCheckpointTest, IsRefused) {
+  using All = v1::LedgerSnapshot;
+  using One = v1::RequestSnapshot;
+  EXPECT_FALSE(refused([](All&, One&, One&, One&) {}));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_version(2); }));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_last_time_ms(-1); }));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_index(3); }));
+  EXPECT_TRUE(refused([](All&, One& a, One& b, One&) { b.set_id(a.id()); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_id("short"); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { b.Swap(&c); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { c.set_accepted_index(b.accepted_index()); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One& c) { a.set_stored_index(c.stored_index()); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_accepted_index(0); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_state(v1::RequestState(0)); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_state(v1::RequestState(99)); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_accepted_ms(-1); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One& c) {  // two run in a lane
+    c.set_state(v1::REQUEST_STATE_RUNNING);
+    c.set_attempt(1);
+    *c.mutable_attempts() = b.attempts();
+  }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.clear_attempts(); }));
+  EXPECT_TRUE(refused([](All&, One&, One&, One& c) { c.set_failed_attempts(3); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) {
+    b.mutable_accepted()->mutable_envelope()->set_id("another");
+  }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.set_event_count(1); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.clear_position_index_delta(); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.set_position_sequence_delta(1, 0); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.set_position_index_delta(1, 0); }));
+  EXPECT_TRUE(refused([](All&, One&, One& b, One&) { b.set_position_index_delta(1, 1000); }));
+}
+
+}  // namespace
+}  // namespace waystation::ledger

@@ -1,0 +1,192 @@
+// Helpers of the ledger's tests.
+#pragma once
+
+#include <cstdlib>
+#include <map>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ledger/ledger.h"
+
+namespace waystation::ledger::testing {
+
+inline constexpr TimeMs kStartMs = 1'800'000'000'000;
+
+// A new request's envelope; `number` makes its id.
+inline v1::Envelope make_envelope(std::uint64_t number, TimeMs now_ms, std::string conversation = "",
+                                  std::string tenant = "acme", std::string model = "small") {
+  v1::Envelope envelope;
+  envelope.set_id(RequestId::make(now_ms, 0, number).to_string());
+  envelope.set_tenant(std::move(tenant));
+  envelope.set_model(std::move(model));
+  envelope.set_partitionkey(std::move(conversation));
+  envelope.set_data("body");
+  return envelope;
+}
+
+inline std::string bytes_of(const v1::LedgerSnapshot& snapshot) {
+  return snapshot.SerializeAsString();
+}
+
+inline std::string bytes_of(const Effect& effect) {
+  if (const auto* start = std::get_if<StartWork>(&effect)) {
+    return "start " + std::to_string(start->worker.value) + start->assign.SerializeAsString();
+  }
+  const auto& stop = std::get<StopWork>(effect);
+  return "stop " + std::to_string(stop.worker.value) + stop.fence.SerializeAsString();
+}
+
+inline std::string bytes_of(const Proposal& proposal) {
+  std::string all;
+  for (const v1::Record& record : proposal.records) all += record.SerializeAsString() + '|';
+  for (const Effect& effect : proposal.effects) all += bytes_of(effect) + '|';
+  return all;
+}
+
+// The seed of one random run: WAYSTATION_SEED replays a single one.
+inline std::vector<std::uint64_t> seeds(std::uint64_t first, std::uint64_t count) {
+  if (const char* replay = std::getenv("WAYSTATION_SEED")) return {std::stoull(replay)};
+  std::vector<std::uint64_t> all;
+  for (std::uint64_t i = 0; i < count; ++i) all.push_back(first + i);
+  return all;
+}
+
+class Random {
+ public:
+  explicit Random(std::uint64_t seed) : engine_(seed) {}
+  std::uint64_t below(std::uint64_t bound) { return bound == 0 ? 0 : engine_() % bound; }
+  bool one_in(std::uint64_t n) { return below(n) == 0; }
+  template <typename T>
+  const T& pick(const std::vector<T>& from) {
+    return from[below(from.size())];
+  }
+
+ private:
+  std::mt19937_64 engine_;
+};
+
+// Reads a log by itself, without a ledger, and says what is wrong with it ("" = nothing): lanes in
+// order with one in flight, attempts and events without gaps, one terminal record each.
+class Audit {
+ public:
+  struct Entry {
+    std::string lane;
+    bool stream_usage = false;
+    std::uint32_t attempt = 0;
+    bool running = false;
+    int ends = 0;
+    std::uint32_t failed = 0;
+    v1::RequestState state = v1::REQUEST_STATE_QUEUED;
+    std::vector<v1::Event> events;
+  };
+
+  std::string read(const v1::Record& record) {
+    switch (record.body_case()) {
+      case v1::Record::kEpochStarted:
+        for (auto& [id, entry] : entries) entry.running = false;
+        return "";
+      case v1::Record::kAccepted: return accepted(record.accepted());
+      case v1::Record::kLeased: return leased(record.leased());
+      case v1::Record::kAppended: return appended(record.appended());
+      case v1::Record::kAttemptEnded: {
+        Entry& entry = entries[record.attempt_ended().request()];
+        if (!entry.running) return "the end of an attempt that doesn't run";
+        entry.running = false;
+        entry.failed += record.attempt_ended().counts() ? 1 : 0;
+        return "";
+      }
+      case v1::Record::kSettled: return settled(record.settled());
+      default: return "";
+    }
+  }
+
+  std::string read_all(const std::vector<v1::Record>& records) {
+    for (std::size_t i = 0; i < records.size(); ++i) {
+      const std::string fault = read(records[i]);
+      if (!fault.empty()) {
+        return "record " + std::to_string(i + 1) + ": " + fault + "\n" + records[i].DebugString();
+      }
+    }
+    return "";
+  }
+
+  // Every accepted request has ended.
+  std::string all_ended() const {
+    for (const auto& [id, entry] : entries) {
+      if (entry.ends != 1) return "a request has " + std::to_string(entry.ends) + " ends";
+    }
+    return "";
+  }
+
+  std::map<std::string, Entry> entries;                    // by id bytes
+  std::map<std::string, std::vector<std::string>> lanes;   // all their requests, by acceptance
+
+ private:
+  std::string accepted(const v1::Accepted& body) {
+    const auto id = RequestId::parse(body.envelope().id());
+    if (!id || entries.contains(id->to_bytes())) return "accepted twice";
+    Entry& entry = entries[id->to_bytes()];
+    entry.stream_usage = body.stream_usage();
+    entry.lane = body.envelope().partitionkey().empty()
+                     ? id->to_string()
+                     : body.envelope().tenant() + "/" + body.envelope().partitionkey();
+    lanes[entry.lane].push_back(id->to_bytes());
+    return "";
+  }
+
+  std::string leased(const v1::Leased& body) {
+    Entry& entry = entries[body.request()];
+    if (entry.running || entry.ends > 0) return "a lease of what runs or has ended";
+    if (body.attempt() != entry.attempt + 1) return "attempts with a gap";
+    for (const std::string& other : lanes[entry.lane]) {
+      if (other == body.request()) break;
+      if (entries[other].ends == 0) return "a lease out of the lane's order";
+    }
+    entry.attempt = body.attempt();
+    entry.running = true;
+    return "";
+  }
+
+  std::string appended(const v1::Appended& body) {
+    Entry& entry = entries[body.request()];
+    if (!entry.running || body.attempt() != entry.attempt) return "events of another attempt";
+    if (body.first_sequence() != entry.events.size()) return "a gap in the events";
+    for (const v1::Event& event : body.events()) {
+      if (entry.events.empty() != (event.kind() == v1::EVENT_KIND_START)) return "START isn't first";
+      const bool after_finish =
+          !entry.events.empty() && entry.events.back().kind() == v1::EVENT_KIND_FINISH;
+      if (after_finish != (event.kind() == v1::EVENT_KIND_USAGE)) return "USAGE isn't after FINISH";
+      if (!entry.events.empty() && entry.events.back().kind() == v1::EVENT_KIND_USAGE) {
+        return "events after the last";
+      }
+      entry.events.push_back(event);
+    }
+    return "";
+  }
+
+  std::string settled(const v1::Settled& body) {
+    Entry& entry = entries[body.request()];
+    if (++entry.ends > 1) return "a second end";
+    entry.running = false;
+    entry.state = body.state();
+    std::uint32_t tokens = 0;
+    for (const v1::Event& event : entry.events) {
+      tokens += static_cast<std::uint32_t>(event.token_ids_size());
+    }
+    if (body.usage().completion_tokens() != tokens) return "the usage doesn't count the tokens";
+    const v1::EventKind last =
+        entry.events.empty() ? v1::EVENT_KIND_UNSPECIFIED : entry.events.back().kind();
+    const v1::EventKind complete = entry.stream_usage ? v1::EVENT_KIND_USAGE : v1::EVENT_KIND_FINISH;
+    if ((body.state() == v1::REQUEST_STATE_COMPLETED) != (last == complete)) {
+      return "completed without its last event, or with it and not completed";
+    }
+    if ((body.state() == v1::REQUEST_STATE_DEAD) != (entry.failed >= 3)) {
+      return "dead with fewer than 3 failed attempts, or alive with 3";
+    }
+    return "";
+  }
+};
+
+}  // namespace waystation::ledger::testing

@@ -1,0 +1,196 @@
+#include "link/grpc/grpc_client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/support/client_callback.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "link/grpc/grpc_common.h"
+#include "message/proto/link.grpc.pb.h"
+
+namespace waystation::link {
+namespace {
+
+constexpr std::chrono::seconds kFlushLimit{2};
+
+// The call. `self_` keeps it until OnDone; the hold taken in begin() lets other threads start writes
+// and is given back when the first read fails, after which there are none.
+class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerMessage>,
+                   public std::enable_shared_from_this<Call> {
+ public:
+  Call(std::shared_ptr<grpc::Channel> channel, std::size_t queued_bytes_max, WorkerEvents& events)
+      : channel_(std::move(channel)),
+        stub_(v1::Link::NewStub(channel_)),
+        queued_bytes_max_(queued_bytes_max),
+        events_(events) {}
+
+  void begin() {
+    self_ = shared_from_this();
+    stub_->async()->Session(&context_, this);
+    AddHold();
+    StartRead(&incoming_);
+    StartCall();
+  }
+
+  bool send(v1::WorkerMessage message, bool wait) {
+    std::unique_lock lock(mutex_);
+    if (wait) {
+      room_.wait(lock, [this] { return closing_ || broken_ || queued_bytes_ <= queued_bytes_max_; });
+    }
+    if (closing_ || broken_) return false;
+    if (queued_bytes_ > queued_bytes_max_) return true;  // given up, see send_if_room
+    queued_bytes_ += message.ByteSizeLong();
+    queue_.push_back(std::move(message));
+    if (!writing_) write_next();
+    return true;
+  }
+
+  void close() {
+    std::lock_guard lock(mutex_);
+    if (closing_) return;
+    closing_ = true;
+    room_.notify_all();
+    if (!writing_ && !broken_) StartWritesDone();
+  }
+
+  void wait_until_done() {
+    std::unique_lock lock(mutex_);
+    if (done_cv_.wait_for(lock, kFlushLimit, [this] { return done_; })) return;
+    context_.TryCancel();
+    done_cv_.wait(lock, [this] { return done_; });
+  }
+
+  void OnReadDone(bool ok) override {
+    if (ok) {
+      events_.on_message(std::move(incoming_));
+      incoming_.Clear();
+      StartRead(&incoming_);
+      return;
+    }
+    {
+      std::lock_guard lock(mutex_);
+      broken_ = true;
+      room_.notify_all();
+    }
+    RemoveHold();
+  }
+
+  void OnWriteDone(bool ok) override {
+    std::lock_guard lock(mutex_);
+    writing_ = false;
+    queued_bytes_ -= queue_.front().ByteSizeLong();
+    queue_.pop_front();
+    if (!ok) broken_ = true;  // the read fails too, and OnDone tells why
+    room_.notify_all();
+    if (broken_) return;
+    if (!queue_.empty()) {
+      write_next();
+    } else if (closing_) {
+      StartWritesDone();
+    }
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    std::string reason = status.error_message();
+    if (reason.empty()) reason = status.ok() ? "the server closed the connection" : "connection lost";
+    events_.on_disconnected(std::move(reason));
+    {
+      std::lock_guard lock(mutex_);
+      done_ = true;
+      broken_ = true;
+      room_.notify_all();
+      done_cv_.notify_all();
+    }
+    self_.reset();  // may destroy this
+  }
+
+ private:
+  // With the mutex held.
+  void write_next() {
+    writing_ = true;
+    grpc::WriteOptions options;
+    if (queue_.size() > 1) options.set_buffer_hint();
+    StartWrite(&queue_.front(), options);
+  }
+
+  const std::shared_ptr<grpc::Channel> channel_;
+  const std::unique_ptr<v1::Link::Stub> stub_;
+  const std::size_t queued_bytes_max_;
+  WorkerEvents& events_;
+  grpc::ClientContext context_;
+  std::shared_ptr<Call> self_;
+  v1::ServerMessage incoming_;
+
+  std::mutex mutex_;
+  std::condition_variable room_;
+  std::condition_variable done_cv_;
+  std::deque<v1::WorkerMessage> queue_;  // front: being written
+  std::size_t queued_bytes_ = 0;
+  bool writing_ = false;
+  bool closing_ = false;
+  bool broken_ = false;  // nothing can be written any more
+  bool done_ = false;
+};
+
+class GrpcWorkerEnd final : public WorkerTransport {
+ public:
+  explicit GrpcWorkerEnd(std::shared_ptr<Call> call) : call_(std::move(call)) {}
+  ~GrpcWorkerEnd() override {
+    call_->close();
+    call_->wait_until_done();
+  }
+
+  bool send(v1::WorkerMessage message) override { return call_->send(std::move(message), true); }
+  bool send_if_room(v1::WorkerMessage message) override {
+    return call_->send(std::move(message), false);
+  }
+  void close() override { call_->close(); }
+
+ private:
+  const std::shared_ptr<Call> call_;
+};
+
+grpc::ChannelArguments channel_arguments() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+  arguments.SetMaxSendMessageSize(kMessageBytesMax);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  // A new session is a new connection, without the back-off of the one before: the worker has its own.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  return arguments;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<WorkerTransport>> connect_grpc(const GrpcClientOptions& options,
+                                                      WorkerEvents& events) {
+  route_grpc_log();
+  if (Status ok = check_address(options.address); !ok) return ok.error();
+  const TlsFiles tls = is_unix_address(options.address) ? TlsFiles{} : options.tls;
+  auto credentials = client_credentials(tls);
+  if (!credentials) return credentials.error();
+  auto channel = grpc::CreateCustomChannel(options.address, *credentials, channel_arguments());
+  const auto deadline = std::chrono::system_clock::now() +
+                        std::chrono::milliseconds(options.connect_timeout_ms);
+  if (!channel->WaitForConnected(deadline)) {
+    return Error{Code::kUnavailable,
+                 "can't reach a server at '" + options.address + "' within " +
+                     std::to_string(options.connect_timeout_ms) + " ms: check the address, that " +
+                     "the server runs" + (tls.empty() ? "" : ", and that both sides' TLS files match")};
+  }
+  auto call = std::make_shared<Call>(std::move(channel), options.queued_bytes_max, events);
+  call->begin();
+  return std::unique_ptr<WorkerTransport>(std::make_unique<GrpcWorkerEnd>(std::move(call)));
+}
+
+}  // namespace waystation::link

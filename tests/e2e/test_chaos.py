@@ -1,0 +1,197 @@
+"""Many requests, random kills: nothing is lost, nothing is doubled, every conversation is in order."""
+
+import collections
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+import harness
+from harness import chat_body, inspect, scripted_text, wait_until
+
+TOKENS = 24
+CONVERSATIONS = 20
+EACH = 10
+
+
+class Client(threading.Thread):
+    """Wants one answer and doesn't give up: the same key until it has it."""
+
+    def __init__(self, server, key, conversation, deadline):
+        super().__init__(daemon=True)
+        self.server, self.key, self.conversation, self.deadline = server, key, conversation, deadline
+        self.reply = None
+        self.tries = 0
+        self.odd = []  # answers that no client should get here
+
+    def run(self):
+        headers = {"Idempotency-Key": self.key, "X-Conversation-Id": self.conversation}
+        while time.monotonic() < self.deadline:
+            self.tries += 1
+            try:
+                reply = self.server.post("/v1/chat/completions",
+                                         chat_body(f"{self.conversation} {self.key}"), headers,
+                                         timeout_s=60)
+            except OSError:
+                time.sleep(harness.POLL_S)
+                continue
+            if reply.status == 200:
+                self.reply = reply
+                return
+            if reply.status not in (429, 503):
+                self.odd.append((reply.status, reply.body[:300]))
+                return
+            time.sleep(int(reply.headers.get("retry-after-ms", 50)) / 1000)
+
+
+def disturb(server, rng, clients, worker_kills, server_kills, ready=None):
+    """Kills in random order at random moments, as long as somebody is waiting for an answer."""
+    todo = ["worker"] * worker_kills + ["server"] * server_kills
+    rng.shuffle(todo)
+    done = collections.Counter()
+    for what in todo:
+        pause = time.monotonic() + rng.uniform(0.05, 0.45)
+        wait_until(lambda: time.monotonic() > pause, "a moment", 5)
+        if not any(client.is_alive() for client in clients):
+            break
+        if what == "worker":
+            workers = server.workers()
+            if workers:
+                server.kill_worker(rng.choice(workers))
+                done[what] += 1
+        else:
+            server.restart(ready=rng.random() < 0.5)
+            done[what] += 1
+    return done
+
+
+def check_lanes(records):
+    """One terminal record for each accepted request; each conversation in order, one at a time."""
+    accepted, settled, lane_of = [], collections.Counter(), {}
+    waiting = collections.defaultdict(list)  # lane → accepted and not ended, in order
+    running = {}                             # lane → request
+    for record in records:
+        kind, request = record["type"], record.get("request")
+        if kind == "epoch_started":
+            running.clear()
+        elif kind == "accepted":
+            assert request not in lane_of, f"{request} was accepted twice"
+            accepted.append(request)
+            lane_of[request] = record.get("conversation") or request
+            waiting[lane_of[request]].append(request)
+        elif kind == "leased":
+            lane = lane_of[request]
+            assert lane not in running, f"{lane}: {request} while {running[lane]} runs"
+            assert waiting[lane][0] == request, f"{lane}: {request} before {waiting[lane][0]}"
+            running[lane] = request
+        elif kind == "attempt_ended":
+            running.pop(lane_of[request], None)
+        elif kind == "settled":
+            lane = lane_of[request]
+            settled[request] += 1
+            assert waiting[lane][0] == request, f"{lane}: {request} ended out of order"
+            waiting[lane].pop(0)
+            running.pop(lane, None)
+        elif kind == "appended":
+            assert running.get(lane_of[request]) == request, f"{request}: tokens without a lease"
+    assert all(settled[request] == 1 for request in accepted), "not exactly one terminal record"
+    assert sum(settled.values()) == len(accepted)
+    return accepted
+
+
+def test_lane_check_finds_faults():
+    """The checker itself: it must be able to fail."""
+    good = [{"type": "epoch_started"},
+            {"type": "accepted", "request": "a", "conversation": "c"},
+            {"type": "accepted", "request": "b", "conversation": "c"},
+            {"type": "leased", "request": "a"}, {"type": "appended", "request": "a"},
+            {"type": "settled", "request": "a"},
+            {"type": "leased", "request": "b"}, {"type": "settled", "request": "b"}]
+    assert check_lanes(good) == ["a", "b"]
+    overlapping = good[:4] + [good[6]] + good[4:6] + [good[7]]
+    swapped = good[:3] + good[6:] + good[3:6]
+    for bad in (overlapping, swapped, good[:-1], good + [good[-1]], good[:3] + good[4:]):
+        with pytest.raises((AssertionError, IndexError)):
+            check_lanes(bad)
+
+
+@pytest.mark.timeout(240 * harness.SLOWNESS)
+def test_random_kills_lose_nothing_and_keep_every_conversation_in_order(servers, rng):
+    server = servers.start(scripted=f"tokens={TOKENS},interval-ms=10", workers=4)
+    server.wait_workers(4)
+    deadline = time.monotonic() + 200 * harness.SLOWNESS
+    keys = [(f"key-{c}-{n}", f"conversation-{c}") for n in range(EACH) for c in range(CONVERSATIONS)]
+    clients = [Client(server, key, conversation, deadline) for key, conversation in keys]
+    # Some clients ask twice at the same time, by the same key.
+    clients += [Client(server, *pair, deadline) for pair in rng.sample(keys, 30)]
+    for client in clients:
+        client.start()
+    done = disturb(server, rng, clients, worker_kills=16, server_kills=5)
+    if server.process.popen.poll() is None:
+        server.wait_ready()
+    for client in clients:
+        client.join(max(1, deadline - time.monotonic()))
+    assert done["worker"] >= 3 and done["server"] >= 2, f"hardly anything was disturbed: {done}"
+    assert not [client.odd for client in clients if client.odd]
+    assert all(client.reply for client in clients), "somebody never got an answer"
+    assert {client.reply.text for client in clients} == {scripted_text(TOKENS)}
+    by_key = collections.defaultdict(set)
+    for client in clients:
+        by_key[client.key].add(client.reply.request_id)
+    assert all(len(ids) == 1 for ids in by_key.values()), "a key made two requests"
+    assert server.terminate() == 0
+    accepted = check_lanes(inspect(server.data))
+    assert len(accepted) == len(keys)
+    assert set(accepted) == {request for ids in by_key.values() for request in ids}
+    code, out, err = harness.run("journal", "verify", server.data)
+    assert code == 0, out + err
+
+
+@pytest.mark.timeout(180 * harness.SLOWNESS)
+def test_two_servers_fight_for_one_folder_under_load(servers, rng):
+    """Killed and started in pairs: one of each pair serves, the other names it and ends."""
+    server = servers.start(scripted=f"tokens={TOKENS},interval-ms=10", workers=2)
+    deadline = time.monotonic() + 120 * harness.SLOWNESS
+    clients = [Client(server, f"key-{n}", f"conversation-{n % 5}", deadline) for n in range(40)]
+    for client in clients:
+        client.start()
+    for _ in range(4):
+        pause = time.monotonic() + rng.uniform(0.1, 0.4)
+        wait_until(lambda: time.monotonic() > pause, "a moment", 5)
+        server.kill()
+        server.start(ready=False)
+        rival = servers.process("serve", "--listen", "127.0.0.1:0", "--data", server.data,
+                                "--scripted", "tokens=4,interval-ms=1")
+        assert rival.wait_exit() != 0
+        assert str(server.pid) in rival.log(), rival.log()
+    for client in clients:
+        client.join(max(1, deadline - time.monotonic()))
+    assert not [client.odd for client in clients if client.odd]
+    assert all(client.reply for client in clients)
+    assert {client.reply.text for client in clients} == {scripted_text(TOKENS)}
+    assert server.terminate() == 0
+    assert len(check_lanes(inspect(server.data))) == 40
+
+
+def test_late_tokens_of_a_lost_worker_are_fenced(servers):
+    """A worker that stops for longer than its lease and wakes up again can't write any more."""
+    server = servers.start(scripted="tokens=400,interval-ms=20", workers=2)
+    stream = server.stream("hello", headers={"X-Resumable": "true"}).wait_frames(10)
+    name = server.state(stream.request_id)["attempts"][-1]["worker"]
+    before = server.workers()
+    for pid in before:  # both: whichever has it
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: len(server.state(stream.request_id)["attempts"]) > 1 or
+                   set(server.workers()) - set(before), f"worker {name} to be given up", 60)
+    finally:
+        for pid in before:
+            try:
+                os.kill(pid, signal.SIGCONT)
+            except ProcessLookupError:
+                pass
+    stream.wait_end(60)
+    assert stream.text == scripted_text(400)
+    assert stream.numbers == list(range(len(stream.frames)))
