@@ -14,6 +14,9 @@ MAKEFLAGS += --no-print-directory
 export WAYSTATION_CACHE ?= $(HOME)/.cache/waystation
 export CCACHE_DIR ?= $(WAYSTATION_CACHE)/ccache
 export CCACHE_MAXSIZE ?= 5G
+# Another clone of the same sources finds what this one compiled.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 JOBS ?= $(shell nproc)
 
 VENV := $(WAYSTATION_CACHE)/venv

@@ -24,11 +24,12 @@ if [ "$(uname -m)" != x86_64 ]; then
 fi
 
 # The instruction sets come from arch_flags alone, so GGML's own choices are all off. Without OpenMP
-# the threads of llama.cpp are its own.
+# the threads of llama.cpp are its own. Without llamafile's matrix product a token's result doesn't
+# depend on the batch it is computed in, which resuming an answer relies on (docs/adr/0004).
 options=(
     -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DCMAKE_POSITION_INDEPENDENT_CODE=ON
     -DGGML_NATIVE=OFF -DGGML_SSE42=OFF -DGGML_AVX=OFF -DGGML_AVX2=OFF -DGGML_BMI2=OFF -DGGML_FMA=OFF
-    -DGGML_F16C=OFF -DGGML_CCACHE=OFF -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=ON
+    -DGGML_F16C=OFF -DGGML_CCACHE=OFF -DGGML_OPENMP=OFF -DGGML_LLAMAFILE=OFF
     -DLLAMA_BUILD_COMMON=ON -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=ON -DLLAMA_BUILD_APP=OFF
     -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_UI=OFF
     -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_ALL_WARNINGS=OFF

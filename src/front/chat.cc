@@ -2,9 +2,9 @@
 //
 // Waystation's own request headers:
 //   Idempotency-Key    1 to 255 printable characters: same key and body, same request
-//   X-Conversation-Id  1 to 256 printable characters: one request of a conversation at a time, in order
-//   X-Resumable        "true": the request goes on when its client goes away
-//   X-Deadline-Ms      1 to 604800000, from now: later than that it ends as expired (504)
+//   X-Conversation-Id  1 to 256 printable characters: one request of a conversation at a time, in
+//   order X-Resumable        "true": the request goes on when its client goes away X-Deadline-Ms 1
+//   to 604800000, from now: later than that it ends as expired (504)
 #include <algorithm>
 #include <charconv>
 

@@ -30,8 +30,8 @@ std::string fresh_id(const Clock& clock) {
 
 Error error_of(error_code ec, const Options& options) {
   if (ec == http::error::header_limit) {
-    return {Code::kHeadersTooLarge, "the request's header is over " +
-                                        std::to_string(options.header_bytes_max) + " bytes"};
+    return {Code::kHeadersTooLarge,
+            "the request's header is over " + std::to_string(options.header_bytes_max) + " bytes"};
   }
   if (ec == http::error::body_limit) {
     return {Code::kTooLarge,
@@ -64,7 +64,8 @@ void Connection::refuse() {
   error_code ignored;
   socket_.non_blocking(true, ignored);
   loop_->add(shared_from_this());
-  refuse_request({Code::kUnavailable, "the server has too many connections; try again soon", "", 1000});
+  refuse_request(
+      {Code::kUnavailable, "the server has too many connections; try again soon", "", 1000});
 }
 
 void Connection::set_deadline(int timeout_ms) {
@@ -117,10 +118,9 @@ void Connection::wait_for_request(int timeout_ms) {
 void Connection::watch() {
   if (watching_ || buffer_.size() >= kAheadBytesMax) return;
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(4096),
-                          [self = shared_from_this()](error_code ec, std::size_t bytes) {
-                            self->on_watch(ec, bytes);
-                          });
+  socket_.async_read_some(
+      buffer_.prepare(4096),
+      [self = shared_from_this()](error_code ec, std::size_t bytes) { self->on_watch(ec, bytes); });
 }
 
 void Connection::on_watch(error_code ec, std::size_t bytes) {
@@ -143,10 +143,9 @@ void Connection::read_header() {
   parser_.emplace();
   parser_->header_limit(deps_.options.header_bytes_max);
   parser_->body_limit(deps_.options.body_bytes_max);
-  http::async_read_header(socket_, buffer_, *parser_,
-                          [self = shared_from_this()](error_code ec, std::size_t) {
-                            self->on_header(ec);
-                          });
+  http::async_read_header(
+      socket_, buffer_, *parser_,
+      [self = shared_from_this()](error_code ec, std::size_t) { self->on_header(ec); });
 }
 
 void Connection::on_header(error_code ec) {
@@ -173,7 +172,8 @@ void Connection::on_read_failed(error_code ec) {
   if (timed_out_) {
     return refuse_request({Code::kTimeout, "the request took too long to arrive"});
   }
-  const bool is_http_error = ec.category() == http::make_error_code(http::error::bad_method).category();
+  const bool is_http_error =
+      ec.category() == http::make_error_code(http::error::bad_method).category();
   if (!is_http_error || ec == http::error::end_of_stream || ec == http::error::partial_message) {
     return close();
   }
@@ -228,7 +228,8 @@ void Connection::dispatch() {
       // Answered.
     } else if (auto error = admit(exchange->request_)) {
       Response response = error_response(*error);
-      if (error->code == Code::kMethodNotAllowed) response.headers.emplace_back("Allow", error->param);
+      if (error->code == Code::kMethodNotAllowed)
+        response.headers.emplace_back("Allow", error->param);
       reply(std::move(response));
     } else {
       route_->handler(deps_, exchange);
@@ -261,11 +262,12 @@ std::optional<Error> Connection::admit(Request& request) {
   const std::string_view origin = request.header("Origin");
   if (!is_read && !origin.empty() && !origin_allowed(origin)) {
     const std::size_t scheme = origin.find("://");
-    const bool is_same = scheme != std::string_view::npos &&
-                         origin.substr(scheme + 3) == request.header("Host");
+    const bool is_same =
+        scheme != std::string_view::npos && origin.substr(scheme + 3) == request.header("Host");
     if (!is_same) {
-      return Error{Code::kPermissionDenied, "web pages of this origin may not use this server; "
-                                            "allow it with the server's CORS option"};
+      return Error{Code::kPermissionDenied,
+                   "web pages of this origin may not use this server; "
+                   "allow it with the server's CORS option"};
     }
   }
   request.tenant = guard::kDefaultTenant;

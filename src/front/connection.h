@@ -1,4 +1,5 @@
-// One HTTP/1.1 connection: reads a request, has it answered, reads the next. All on one loop's thread.
+// One HTTP/1.1 connection: reads a request, has it answered, reads the next. All on one loop's
+// thread.
 //
 //            bytes              header            body
 //   kIdle ─────────▶ kHeader ─────────▶ kBody ─────────▶ kHandling ──▶ kIdle …
@@ -90,17 +91,17 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<Parser> parser_;
   bool watching_ = false;  // a read is outstanding that isn't the parser's
 
-  ExchangePtr exchange_;           // the request that is being answered
-  const Route* route_ = nullptr;   // its route
-  bool is_head_ = false;           // answer without a body
+  ExchangePtr exchange_;          // the request that is being answered
+  const Route* route_ = nullptr;  // its route
+  bool is_head_ = false;          // answer without a body
   bool keep_alive_ = false;
   bool chunked_ = false;
-  bool answered_ = false;          // the head of the answer was written
-  bool completed_ = false;         // all of the answer was written, perhaps not yet sent
+  bool answered_ = false;   // the head of the answer was written
+  bool completed_ = false;  // all of the answer was written, perhaps not yet sent
 
-  std::string out_;                // to be written next
-  std::string writing_;            // being written
-  std::size_t written_ = 0;        // of writing_
+  std::string out_;          // to be written next
+  std::string writing_;      // being written
+  std::size_t written_ = 0;  // of writing_
   bool write_pending_ = false;
   std::int64_t write_deadline_us_ = 0;
 };

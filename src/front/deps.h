@@ -40,7 +40,7 @@ struct Deps {
 
  private:
   Gauge& connections_gauge_;
-  std::map<const Route*, std::vector<Counter*>> answers_;  // by status class, 1xx to 5xx
+  std::map<const Route*, std::vector<Counter*>> answers_;  // 2xx, 4xx, 5xx
 };
 
 }  // namespace waystation::front

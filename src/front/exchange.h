@@ -1,5 +1,6 @@
-// One HTTP request and its answer, as a handler sees them. All of it on the connection's loop thread.
-// An exchange outlives its connection as long as somebody holds it; what is then written is dropped.
+// One HTTP request and its answer, as a handler sees them. All of it on the connection's loop
+// thread. An exchange outlives its connection as long as somebody holds it; what is then written is
+// dropped.
 #pragma once
 
 #include <boost/beast/http/fields.hpp>

@@ -107,7 +107,8 @@ class FakeApi final : public broker::Api {
   }
   void interrupt(RequestId id, Error error) {
     run([&] {
-      for (auto& reader : std::exchange(requests_.at(id).readers, {})) reader->on_interrupted(error);
+      for (auto& reader : std::exchange(requests_.at(id).readers, {}))
+        reader->on_interrupted(error);
     });
   }
   std::size_t readers(RequestId id) {
@@ -179,7 +180,8 @@ class FakeApi final : public broker::Api {
       if (from < entry.events.size()) {
         auto block = std::make_shared<stream::Block>();
         block->first = from;
-        block->events.assign(entry.events.begin() + static_cast<std::ptrdiff_t>(from), entry.events.end());
+        block->events.assign(entry.events.begin() + static_cast<std::ptrdiff_t>(from),
+                             entry.events.end());
         if (!give(reader, block)) return;
       }
       if (entry.ending) {
@@ -201,7 +203,8 @@ class FakeApi final : public broker::Api {
     });
   }
 
-  Status cancel(std::string tenant, RequestId id, broker::Callback<broker::RequestView> done) override {
+  Status cancel(std::string tenant, RequestId id,
+                broker::Callback<broker::RequestView> done) override {
     std::lock_guard lock(mutex_);
     enqueue([this, tenant, id, done] {
       if (requests_.contains(id) && !requests_.at(id).ending) {
@@ -216,7 +219,8 @@ class FakeApi final : public broker::Api {
     return {};
   }
 
-  Status get(std::string tenant, RequestId id, broker::Callback<broker::RequestView> done) override {
+  Status get(std::string tenant, RequestId id,
+             broker::Callback<broker::RequestView> done) override {
     std::lock_guard lock(mutex_);
     enqueue([this, tenant, id, done] { answer_view(tenant, id, done); });
     return {};

@@ -51,11 +51,10 @@ void Feed::attach(RequestId id, Sequence from) {
 // Joins (again) from where the client stands.
 void Feed::join() {
   join_again_ = false;
-  const auto status =
-      deps_.api.attach(exchange_->request().tenant, *id_, next_, inbox_,
-                       [inbox = inbox_](Result<broker::RequestView> view) {
-                         if (!view) inbox->on_interrupted(view.error());
-                       });
+  const auto status = deps_.api.attach(exchange_->request().tenant, *id_, next_, inbox_,
+                                       [inbox = inbox_](Result<broker::RequestView> view) {
+                                         if (!view) inbox->on_interrupted(view.error());
+                                       });
   // Too busy to take the call: the next tick tries again.
   if (!status) join_again_ = true;
 }
@@ -108,16 +107,19 @@ void Feed::take_block(const stream::Block& block) {
   Sequence sequence = block.first;
   for (const v1::Event& event : block.events) {
     if (sequence > next_) {
-      WS_LOG(error, "gap in a stream request={} expected={} got={}", id_->to_string(), next_, sequence);
+      WS_LOG(error, "gap in a stream request={} expected={} got={}", id_->to_string(), next_,
+             sequence);
       let_go(false);
-      return fail({Code::kInternal, "the server lost its place in this stream; read the rest from "
-                                    "/v1/requests/{id}/events"});
+      return fail({Code::kInternal,
+                   "the server lost its place in this stream; read the rest from "
+                   "/v1/requests/{id}/events"});
     }
     // Joining twice may bring some events again.
     if (sequence == next_) {
       if (!saw_event_ && is_chat_) {
         deps_.first_event_seconds.observe(
-            static_cast<double>(exchange_->loop()->now_us() - exchange_->request().received_us) / 1e6);
+            static_cast<double>(exchange_->loop()->now_us() - exchange_->request().received_us) /
+            1e6);
       }
       saw_event_ = true;
       sink_->on_event(sequence, event);
@@ -165,7 +167,7 @@ void Feed::on_gone() {
     return;
   }
   done_ = true;
-  let_go(true);
+  let_go(is_chat_);  // who only reads along takes no request with it
   finish();
 }
 

@@ -1,6 +1,6 @@
 // Carries the events of one request from the broker to one HTTP answer: submits or joins, keeps the
-// place, joins again after it was let go for being slow, tells the broker when the client goes away,
-// and keeps the times (status held back, keep-alive). Loop's thread only.
+// place, joins again after it was let go for being slow, tells the broker when the client goes
+// away, and keeps the times (status held back, keep-alive). Loop's thread only.
 #pragma once
 
 #include <memory>
@@ -46,14 +46,14 @@ class Feed final : public Activity, public Wakeable, public std::enable_shared_f
   const bool is_chat_;
   std::shared_ptr<Inbox> inbox_;
 
-  std::optional<RequestId> id_;     // known once accepted or joined
-  Sequence next_ = 0;               // the event that comes next
-  bool joined_ = false;             // the broker may know our inbox
+  std::optional<RequestId> id_;  // known once accepted or joined
+  Sequence next_ = 0;            // the event that comes next
+  bool joined_ = false;          // the broker may know our inbox
   bool saw_event_ = false;
   bool done_ = false;
-  bool gone_ = false;               // the client left before the request had an id
-  bool join_again_ = false;         // at the next tick: the broker was too busy to take the call
-  bool waited_ = false;             // the status is no longer held back
+  bool gone_ = false;        // the client left before the request had an id
+  bool join_again_ = false;  // at the next tick: the broker was too busy to take the call
+  bool waited_ = false;      // the status is no longer held back
   std::int64_t last_write_us_ = 0;
 };
 

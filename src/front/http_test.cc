@@ -20,8 +20,8 @@ class Http : public testing::Test {
   void start() {
     options_.listen.port = 0;
     options_.tick_ms = 5;
-    server_ = std::make_unique<Server>(options_, api_, keys_, [] { return std::string("x 1\n"); },
-                                       clock_, *meter_);
+    server_ = std::make_unique<Server>(
+        options_, api_, keys_, [] { return std::string("x 1\n"); }, clock_, *meter_);
     auto port = server_->start();
     ASSERT_TRUE(port) << port.error().message;
     port_ = *port;
@@ -200,7 +200,8 @@ TEST_F(Http, OldClientsGetAnUnchunkedStream) {
 
 TEST_F(Http, BadRequestsNameTheField) {
   start();
-  const Answer answer = post("/v1/chat/completions", R"({"model":"m","messages":[{"role":"user"}]})");
+  const Answer answer =
+      post("/v1/chat/completions", R"({"model":"m","messages":[{"role":"user"}]})");
   EXPECT_EQ(answer.status, 400);
   EXPECT_TRUE(contains(answer.body, R"("param":"messages[0].content")")) << answer.body;
   EXPECT_TRUE(contains(answer.body, R"("type":"invalid_request_error")"));
@@ -340,8 +341,10 @@ TEST_F(Http, BodiesAndHeadersOverTheirLimitAreRefused) {
   }
   {
     TestClient client(port_);
-    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                "4e20\r\n" + std::string(20'000, 'x') + "\r\n0\r\n\r\n");
+    client.send(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "4e20\r\n" +
+        std::string(20'000, 'x') + "\r\n0\r\n\r\n");
     EXPECT_EQ(client.answer().status, 413) << "chunked bodies too";
   }
   const Answer answer = get("/healthz", "X-Long: " + std::string(2'000, 'x') + "\r\n");
@@ -409,8 +412,9 @@ TEST_F(Http, ConnectionsOverTheCapAre503) {
 TEST_F(Http, ExpectContinueIsAnswered) {
   start();
   TestClient client(port_);
-  client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " +
-              std::to_string(kBody.size()) + "\r\n\r\n");
+  client.send(
+      "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: " +
+      std::to_string(kBody.size()) + "\r\n\r\n");
   EXPECT_EQ(client.head().status, 100);
   client.send(kBody);
   answer_fully(api_.wait_request());
@@ -453,6 +457,18 @@ TEST_F(Http, AClientThatLeavesBeforeTheAcceptanceIsReportedAfterIt) {
   const auto detach = api_.wait_detach();
   EXPECT_TRUE(detach.client_gone);
   EXPECT_EQ(detach.id, api_.wait_request());
+}
+
+TEST_F(Http, AReaderOfTheEventsThatLeavesTakesNoRequestWithIt) {
+  start();
+  TestClient client(port_);
+  client.post("/v1/chat/completions", kBody);
+  const RequestId id = api_.wait_request();
+  TestClient events(port_);
+  events.get("/v1/requests/" + id.to_string() + "/events");
+  EXPECT_EQ(events.head().status, 200);
+  events.close();
+  EXPECT_FALSE(api_.wait_detach().client_gone);
 }
 
 TEST_F(Http, ASlowReaderIsLetGoAndJoinsAgain) {
@@ -722,9 +738,11 @@ TEST_F(Http, KeysMakeTenants) {
 TEST_F(Http, WebPagesOfOtherOriginsAreRefusedUnlessAllowed) {
   start();
   EXPECT_EQ(post("/v1/chat/completions", "{", "Origin: https://evil.example\r\n").status, 403);
-  EXPECT_EQ(post("/v1/chat/completions", "{", "Origin: http://x\r\n").status, 400) << "its own page";
+  EXPECT_EQ(post("/v1/chat/completions", "{", "Origin: http://x\r\n").status, 400)
+      << "its own page";
   EXPECT_EQ(get("/healthz", "Origin: https://evil.example\r\n")
-                .headers.count("access-control-allow-origin"), 0u);
+                .headers.count("access-control-allow-origin"),
+            0u);
   stop();
   options_.cors_origins = {"https://app.example"};
   start();
@@ -732,8 +750,9 @@ TEST_F(Http, WebPagesOfOtherOriginsAreRefusedUnlessAllowed) {
   EXPECT_EQ(answer.status, 400);
   EXPECT_EQ(answer.headers.at("access-control-allow-origin"), "https://app.example");
   TestClient client(port_);
-  client.send("OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n"
-              "Access-Control-Request-Method: POST\r\n\r\n");
+  client.send(
+      "OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\nOrigin: https://app.example\r\n"
+      "Access-Control-Request-Method: POST\r\n\r\n");
   answer = client.answer();
   EXPECT_EQ(answer.status, 204);
   EXPECT_TRUE(contains(answer.headers.at("access-control-allow-headers"), "Idempotency-Key"));

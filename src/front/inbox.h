@@ -1,5 +1,5 @@
-// Where the broker's thread leaves what a stream needs, for the stream's loop to fetch: bounded, and
-// one wake-up for however much comes in a burst.
+// Where the broker's thread leaves what a stream needs, for the stream's loop to fetch: bounded,
+// and one wake-up for however much comes in a burst.
 #pragma once
 
 #include <memory>

@@ -28,7 +28,9 @@ void Loop::run() {
   // Destroyed here, without the lock: what they hold may come back to this loop.
 }
 
-bool Loop::enqueue_locked() { return !std::exchange(scheduled_, true); }
+bool Loop::enqueue_locked() {
+  return !std::exchange(scheduled_, true);
+}
 
 void Loop::post(std::function<void()> work) {
   bool first = false;
@@ -83,8 +85,8 @@ const std::string& Loop::date() {
     std::tm parts{};
     ::gmtime_r(&time, &parts);
     std::array<char, 40> text;
-    date_.assign(text.data(), std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT",
-                                            &parts));
+    date_.assign(text.data(),
+                 std::strftime(text.data(), text.size(), "%a, %d %b %Y %H:%M:%S GMT", &parts));
   }
   return date_;
 }
@@ -94,7 +96,9 @@ void Loop::add(std::shared_ptr<Connection> connection) {
   connections_.emplace(key, std::move(connection));
 }
 
-void Loop::remove(Connection* connection) { connections_.erase(connection); }
+void Loop::remove(Connection* connection) {
+  connections_.erase(connection);
+}
 
 void Loop::each(const std::function<void(Connection&)>& f) {
   std::vector<std::shared_ptr<Connection>> all;

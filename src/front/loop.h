@@ -1,5 +1,5 @@
-// One I/O thread: an event loop that owns its connections. Everything of a connection happens on its
-// loop's thread, so nothing there is locked; other threads hand work over by post() and wake().
+// One I/O thread: an event loop that owns its connections. Everything of a connection happens on
+// its loop's thread, so nothing there is locked; other threads hand work over by post() and wake().
 #pragma once
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -36,15 +36,15 @@ class Loop {
   // The thread's body: returns after finish() was called and every connection is closed.
   void run();
 
-  // Any thread. Runs `work` on the loop; dropped once the loop has ended. Many calls in a burst cost
-  // one wake-up of the loop.
+  // Any thread. Runs `work` on the loop; dropped once the loop has ended. Many calls in a burst
+  // cost one wake-up of the loop.
   void post(std::function<void()> work);
   void wake(std::shared_ptr<Wakeable> sleeper);
 
   // The rest: loop's thread only, unless said otherwise.
-  boost::asio::io_context& io() { return io_; }  // any thread
+  boost::asio::io_context& io() { return io_; }               // any thread
   std::int64_t now_us() const { return clock_.steady_us(); }  // any thread
-  const Clock& clock() const { return clock_; }  // any thread
+  const Clock& clock() const { return clock_; }               // any thread
   // The value of a Date header, made once a second.
   const std::string& date();
 

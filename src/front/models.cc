@@ -44,14 +44,15 @@ Response one(const std::vector<broker::ModelView>& models, const std::string& id
     known += (known.empty() ? "" : ", ") + model.id;
   }
   return error_response({Code::kModelNotFound,
-                         "there is no model '" + id.substr(0, 200) + "'; there is: " +
-                             (known.empty() ? "none yet" : known),
+                         "there is no model '" + id.substr(0, 200) +
+                             "'; there is: " + (known.empty() ? "none yet" : known),
                          "model"});
 }
 
 using Models = std::vector<broker::ModelView>;
 
-void answer(const Deps& deps, const ExchangePtr& exchange, Response (*make)(const Models&, const Request&)) {
+void answer(const Deps& deps, const ExchangePtr& exchange,
+            Response (*make)(const Models&, const Request&)) {
   const auto status = deps.api.models([exchange, make](Result<Models> models) {
     exchange->loop()->post([exchange, make, models = std::move(models)] {
       exchange->reply(models ? make(*models, exchange->request()) : error_response(models.error()));

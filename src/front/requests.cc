@@ -1,13 +1,15 @@
 // /v1/requests/{id}, …/events and …/cancel. A request is described as
-//   {"id": "…", "object": "request", "state": "queued|running|completed|failed|cancelled|expired|dead",
+//   {"id": "…", "object": "request", "state":
+//   "queued|running|completed|failed|cancelled|expired|dead",
 //    "model": "…", "conversation": "…"|null, "detached": true|false,
 //    "queue_position": 0 (running or ended) | 1 (next) …,
 //    "accepted_at": ms, "first_token_at": ms|null, "ended_at": ms|null,   wall milliseconds
-//    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null, "error": {…}|null,
-//    "attempts": [{"number", "worker", "started_at", "ended_at", "outcome", "detail",
+//    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null, "error":
+//    {…}|null, "attempts": [{"number", "worker", "started_at", "ended_at", "outcome", "detail",
 //                  "resumed_tokens"}],
 //    "result": the chat.completion of a completed request | null,
-//    "result_omitted": "too_large" — only when it is complete but too large to be put here; the text
+//    "result_omitted": "too_large" — only when it is complete but too large to be put here; the
+//    text
 //                      can be read from …/events}
 #include <charconv>
 #include <limits>
@@ -31,7 +33,9 @@ void append_text_or_null(std::string& out, std::string_view text) {
   }
 }
 
-std::string number_or_null(TimeMs ms) { return ms == 0 ? "null" : std::to_string(ms); }
+std::string number_or_null(TimeMs ms) {
+  return ms == 0 ? "null" : std::to_string(ms);
+}
 
 void append_attempt(std::string& out, const broker::AttemptView& attempt) {
   out += "{\"number\":" + std::to_string(attempt.number) + ",\"worker\":";
@@ -105,9 +109,8 @@ void answer_view(const Deps& deps, const ExchangePtr& exchange,
 // The broker answers on its own thread; the rest happens on the exchange's loop.
 broker::Callback<broker::RequestView> on_loop(const Deps& deps, ExchangePtr exchange) {
   return [&deps, exchange](Result<broker::RequestView> view) {
-    exchange->loop()->post([&deps, exchange, view = std::move(view)] {
-      answer_view(deps, exchange, view);
-    });
+    exchange->loop()->post(
+        [&deps, exchange, view = std::move(view)] { answer_view(deps, exchange, view); });
   };
 }
 
@@ -128,7 +131,8 @@ std::string request_json(const broker::RequestView& view, const std::string& res
   out += ",\"ended_at\":" + number_or_null(view.ended_ms);
   out += ",\"events\":" + std::to_string(view.event_count) + ",\"finish_reason\":";
   append_text_or_null(out, view.finish_reason);
-  out += ",\"usage\":" + (stream::is_terminal(view.state) ? stream::usage_json(view.usage) : "null");
+  out +=
+      ",\"usage\":" + (stream::is_terminal(view.state) ? stream::usage_json(view.usage) : "null");
   out += ",\"error\":" + error_json(view) + ",\"attempts\":[";
   for (const auto& attempt : view.attempts) {
     if (&attempt != &view.attempts.front()) out += ",";

@@ -24,10 +24,12 @@ TEST(Router, MatchesLiteralsParametersAndRests) {
   EXPECT_EQ(pattern(verb::post, "/a/5/cancel"), "/a/{id}/cancel");
   EXPECT_EQ(pattern(verb::get, "/a/5/cancel"), "-POST");
   EXPECT_EQ(pattern(verb::put, "/a"), "-GET, HEAD");
-  for (const char* nothing : {"", "/", "/b", "/a/", "/a//cancel", "/a/5/cancel/x", "/m", "/m/", "a/b"}) {
+  for (const char* nothing :
+       {"", "/", "/b", "/a/", "/a//cancel", "/a/5/cancel/x", "/m", "/m/", "a/b"}) {
     EXPECT_EQ(pattern(verb::get, nothing), "-") << nothing;
   }
-  EXPECT_EQ(router.match(verb::get, "/m/org/na%20me").params, std::vector<std::string>{"org/na me"});
+  EXPECT_EQ(router.match(verb::get, "/m/org/na%20me").params,
+            std::vector<std::string>{"org/na me"});
   EXPECT_EQ(router.match(verb::post, "/a/x%2Fy/cancel").params, std::vector<std::string>{"x/y"});
 }
 

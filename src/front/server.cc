@@ -62,8 +62,9 @@ Status Server::Impl::listen() {
   if (!ec) acceptor->bind(endpoint, ec);
   if (!ec) acceptor->listen(asio::socket_base::max_listen_connections, ec);
   if (ec == asio::error::address_in_use) {
-    return Error{Code::kBusy, name + " is already in use by another program; stop it, or choose "
-                                     "another address with --listen"};
+    return Error{Code::kBusy, name +
+                                  " is already in use by another program; stop it, or choose "
+                                  "another address with --listen"};
   }
   if (ec) return Error{Code::kIo, "can't listen on " + name + ": " + ec.message()};
   return {};
@@ -76,7 +77,8 @@ void Server::Impl::accept() {
   });
 }
 
-void Server::Impl::on_accepted(error_code ec, tcp::socket socket, const std::shared_ptr<Loop>& loop) {
+void Server::Impl::on_accepted(error_code ec, tcp::socket socket,
+                               const std::shared_ptr<Loop>& loop) {
   if (ec == asio::error::operation_aborted || !acceptor->is_open()) return;
   if (ec) {
     // A peer that went away at once costs nothing; anything else (descriptors) needs a pause.
@@ -124,7 +126,9 @@ Server::Server(Options options, broker::Api& api, const guard::KeyStore* keys,
                std::function<std::string()> render_metrics, Clock& clock, Meter& meter)
     : impl_(std::make_unique<Impl>(options, api, keys, std::move(render_metrics), clock, meter)) {}
 
-Server::~Server() { stop(0); }
+Server::~Server() {
+  stop(0);
+}
 
 Result<std::uint16_t> Server::start() {
   for (int i = 0; i < std::max(1, impl_->deps.options.threads); ++i) {

@@ -154,8 +154,9 @@ class ChatAnswerSink final : public Sink {
       return exchange_->reply(stream::error_of(ending));
     }
     if (collector_.text_bytes() > bytes_max_) {
-      return exchange_->reply(Error{Code::kTooLarge, "the answer is too long to give at once; ask "
-                                                     "for it with stream: true"});
+      return exchange_->reply(Error{Code::kTooLarge,
+                                    "the answer is too long to give at once; ask "
+                                    "for it with stream: true"});
     }
     exchange_->reply(Response{.body = collector_.completion(identity_, ending)});
   }

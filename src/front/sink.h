@@ -1,5 +1,5 @@
-// The four shapes in which the events of a request reach an HTTP client. A sink decides about status
-// and bytes; its Feed decides about when. Loop's thread only.
+// The four shapes in which the events of a request reach an HTTP client. A sink decides about
+// status and bytes; its Feed decides about when. Loop's thread only.
 #pragma once
 
 #include <memory>

@@ -18,7 +18,8 @@ inline constexpr std::string_view kDefaultTenant = "default";
 // Keys as loaded from a file. Immutable; any thread.
 class KeyStore {
  public:
-  // kIo when the file can't be read, kInvalidArgument naming the file and line when it is malformed.
+  // kIo when the file can't be read, kInvalidArgument naming the file and line when it is
+  // malformed.
   static Result<KeyStore> load(const std::string& path);
 
   // The tenant of a key, or kUnauthenticated. What is compared is a hash that the caller can't

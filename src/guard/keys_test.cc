@@ -56,8 +56,8 @@ TEST_F(Keys, AnAddedKeyOpensItsTenantOnly) {
   EXPECT_EQ(store->tenant_of(*first).value(), "acme");
   EXPECT_EQ(store->authenticate("Bearer " + *second).value(), "other");
   EXPECT_EQ(store->authenticate("bEARER  " + *second).value(), "other");
-  const std::vector<std::string> bad{"", "Bearer ", *first, "Basic " + *first,
-                                   "Bearer " + *first + "x", "Bearer ws-", "Bearer"};
+  const std::vector<std::string> bad{
+      "", "Bearer ", *first, "Basic " + *first, "Bearer " + *first + "x", "Bearer ws-", "Bearer"};
   for (const std::string& wrong : bad) {
     const auto tenant = store->authenticate(wrong);
     ASSERT_FALSE(tenant) << wrong;
@@ -69,7 +69,7 @@ TEST_F(Keys, TheFileHoldsNoKeyAndIsPrivate) {
   const auto key = add_key(path_, "acme", 1'700'000'000'000);
   ASSERT_TRUE(key);
   EXPECT_EQ(read(), sha256_hex(*key) + " acme 2023-11-14T22:13:20Z\n");
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(::stat(path_.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
 }

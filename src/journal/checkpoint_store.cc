@@ -53,7 +53,8 @@ Result<StoredCheckpoint> decode(std::string_view bytes, LogIndex named) {
   if (stored.checkpoint.index != named) return wrong("its header and its name differ");
   const std::string_view state = bytes.substr(kHeaderBytes);
   if (state.size() != get<std::uint64_t>(&bytes[32])) return wrong("its size is wrong");
-  if (crc32c(state) != get<std::uint32_t>(&bytes[48])) return wrong("its state has a wrong checksum");
+  if (crc32c(state) != get<std::uint32_t>(&bytes[48]))
+    return wrong("its state has a wrong checksum");
   if (get<std::uint32_t>(&bytes[12]) & kFlagCompressed) {
     auto raw = decompress(state, get<std::uint64_t>(&bytes[40]));
     if (!raw) return raw.error();
@@ -97,8 +98,10 @@ Result<std::optional<std::uint64_t>> CheckpointStore::load(std::vector<LogIndex>
       loaded_ = std::move(stored->checkpoint);
       return std::optional(stored->journal_id);
     }
-    if (stored.error().code != Code::kCorruption || stored.error().param == kVersionParam) return stored.error();
-    WS_LOG(warn, "journal checkpoint unreadable, trying the one before: {}", stored.error().message);
+    if (stored.error().code != Code::kCorruption || stored.error().param == kVersionParam)
+      return stored.error();
+    WS_LOG(warn, "journal checkpoint unreadable, trying the one before: {}",
+           stored.error().message);
     bad_.push_back(kept_.back());
     kept_.pop_back();
   }

@@ -22,7 +22,8 @@ Result<StoredCheckpoint> read_checkpoint(FileSystem& file_system, const std::str
 // Keeps the newest two. Any thread.
 class CheckpointStore {
  public:
-  CheckpointStore(FileSystem& file_system, std::string dir) : file_system_(file_system), dir_(std::move(dir)) {}
+  CheckpointStore(FileSystem& file_system, std::string dir)
+      : file_system_(file_system), dir_(std::move(dir)) {}
 
   // Takes what is in the folder (ascending) and reads the newest good one; bad ones are told by a
   // log line and removed by the next write. Gives its journal id; nothing without a good one.
@@ -44,8 +45,8 @@ class CheckpointStore {
   const std::string dir_;
   std::uint64_t journal_id_ = 0;
   mutable std::mutex mutex_;
-  std::vector<LogIndex> kept_;               // ascending; the last one was read or written well
-  std::vector<LogIndex> bad_;                // unreadable
+  std::vector<LogIndex> kept_;                // ascending; the last one was read or written well
+  std::vector<LogIndex> bad_;                 // unreadable
   mutable std::optional<Checkpoint> loaded_;  // from load(), until it is asked for
 };
 

@@ -10,9 +10,13 @@ namespace {
 
 constexpr std::uint64_t kSectorBytes = 512;
 
-std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+std::string parent_of(const std::string& path) {
+  return path.substr(0, path.rfind('/'));
+}
 
-Error io_error(const std::string& what) { return {Code::kIo, "injected: " + what}; }
+Error io_error(const std::string& what) {
+  return {Code::kIo, "injected: " + what};
+}
 
 }  // namespace
 
@@ -143,7 +147,8 @@ Result<std::unique_ptr<File>> FaultyFileSystem::open(const std::string& path, Op
   if (auto allowed = check(Op::kOpen, path); !allowed) return allowed.error();
   auto found = names_.find(path);
   if (mode != OpenMode::kCreate) {
-    if (found == names_.end()) return Error{Code::kNotFound, "can't open " + path + ": no such file"};
+    if (found == names_.end())
+      return Error{Code::kNotFound, "can't open " + path + ": no such file"};
   } else if (found == names_.end()) {
     found = names_.emplace(path, std::make_shared<Inode>()).first;
     pending_names_.push_back({.erase = {}, .set = path, .inode = found->second});

@@ -16,11 +16,22 @@
 namespace waystation::journal {
 
 // What was not synced is what a crash may lose: of file content any set of 512-byte sectors, of
-// names any set of changes. A failed sync loses what it should have synced, although it can still be
-// read and later syncs succeed (as on Linux). Any thread.
+// names any set of changes. A failed sync loses what it should have synced, although it can still
+// be read and later syncs succeed (as on Linux). Any thread.
 class FaultyFileSystem final : public FileSystem {
  public:
-  enum class Op { kOpen, kRead, kWrite, kSyncData, kSync, kAllocate, kTruncate, kRename, kRemove, kSyncDir };
+  enum class Op {
+    kOpen,
+    kRead,
+    kWrite,
+    kSyncData,
+    kSync,
+    kAllocate,
+    kTruncate,
+    kRename,
+    kRemove,
+    kSyncDir
+  };
   enum class Fault {
     kIo,          // nothing is done
     kNoSpace,     // half of a write is done

@@ -21,25 +21,26 @@ namespace waystation::journal {
 
 struct Recovered;
 
-// One folder, one process. Owns one thread, the journal's, which alone writes the log: it takes what is
-// queued, writes it in one call, syncs once and reports. The destructor writes and reports what is
-// still queued; so what the callbacks touch must outlive the journal.
+// One folder, one process. Owns one thread, the journal's, which alone writes the log: it takes
+// what is queued, writes it in one call, syncs once and reports. The destructor writes and reports
+// what is still queued; so what the callbacks touch must outlive the journal.
 class FileJournal final : public Journal {
  public:
   struct Options {
     std::string dir;
-    Durability durability = Durability::kDisk;      // kNone is MemoryJournal's
-    std::uint64_t segment_bytes_max = 64u << 20;    // larger only for a batch that is larger
-    std::size_t compress_above_bytes = 16u << 10;   // payloads from this size on
+    Durability durability = Durability::kDisk;     // kNone is MemoryJournal's
+    std::uint64_t segment_bytes_max = 64u << 20;   // larger only for a batch that is larger
+    std::size_t compress_above_bytes = 16u << 10;  // payloads from this size on
     Callbacks callbacks;
     FileSystem* file_system = nullptr;  // required; outlives the journal
     Meter* meter = nullptr;             // required; outlives the journal
     std::uint64_t new_journal_id = 0;   // 0: random. Set it for reproducible bytes
   };
 
-  // Recovers what is there (see docs/formats/journal.md) and starts the thread. kBusy: another process
-  // has the folder (the message names its pid). kCorruption: the log is damaged; the message says
-  // where, and with which tool to go on. kIo, kPermissionDenied: the operating system's reason.
+  // Recovers what is there (see docs/formats/journal.md) and starts the thread. kBusy: another
+  // process has the folder (the message names its pid). kCorruption: the log is damaged; the
+  // message says where, and with which tool to go on. kIo, kPermissionDenied: the operating
+  // system's reason.
   static Result<std::unique_ptr<FileJournal>> open(Options options);
   ~FileJournal() override;
 
@@ -50,8 +51,8 @@ class FileJournal final : public Journal {
   LogIndex durable_index() const override { return {durable_index_}; }
   Result<std::string> read(LogIndex index) const override;
   Status scan(LogIndex from, LogIndex to, const Visitor& visit) const override;
-  // Refuses an index that isn't durable, or is older than the newest checkpoint's. A failure to write
-  // a checkpoint doesn't stop the journal.
+  // Refuses an index that isn't durable, or is older than the newest checkpoint's. A failure to
+  // write a checkpoint doesn't stop the journal.
   Status write_checkpoint(const Checkpoint& checkpoint) override;
   Result<std::optional<Checkpoint>> newest_checkpoint() const override;
   std::vector<SegmentInfo> segments() const override;
@@ -79,6 +80,7 @@ class FileJournal final : public Journal {
 
   // All on the journal's thread.
   void run();
+  void gather(std::unique_lock<std::mutex>& lock);
   Status commit(std::vector<Pending>& batches);
   Status flush();
   Status sync_to(LogIndex last);
@@ -105,14 +107,16 @@ class FileJournal final : public Journal {
   std::vector<Pending> queue_;
   bool sync_wanted_ = false;
   bool stopping_ = false;
-  LogIndex synced_index_;  // written under mutex_ by the journal's thread, which also reads it freely
+  LogIndex
+      synced_index_;  // written under mutex_ by the journal's thread, which also reads it freely
 
   // The journal's thread.
   BatchEncoder encoder_;
   std::unique_ptr<SegmentWriter> writer_;
   std::uint32_t previous_crc_;
   TimeMs last_time_ms_;
-  bool appended_ = false;  // since the start
+  bool appended_ = false;       // since the start
+  std::size_t last_taken_ = 0;  // batches taken at once, the last time
   // The group being gathered.
   std::string group_;
   LogIndex group_last_;

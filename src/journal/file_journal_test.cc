@@ -77,7 +77,8 @@ TEST_F(JournalTest, SegmentsRollAtTheirSizeAndKeepTheOrder) {
   open();
   Strings want;
   for (int i = 0; i < 200; ++i) {
-    want.push_back("record " + std::to_string(i) + std::string(static_cast<std::size_t>(i) % 90, '.'));
+    want.push_back("record " + std::to_string(i) +
+                   std::string(static_cast<std::size_t>(i) % 90, '.'));
     append_durably({want.back()}, 1000 + i);
   }
   want.push_back(std::string(20'000, 'L'));  // larger than a segment
@@ -152,17 +153,13 @@ TEST_P(FaultTest, StopsTheJournalForGoodAndReadsGoOn) {
   EXPECT_EQ(all().back(), "goes on");
 }
 
-INSTANTIATE_TEST_SUITE_P(Faults, FaultTest,
-                         testing::Values(FaultCase{Op::kWrite, Fault::kIo},
-                                         FaultCase{Op::kWrite, Fault::kNoSpace},
-                                         FaultCase{Op::kWrite, Fault::kShortWrite},
-                                         FaultCase{Op::kSyncData, Fault::kIo},
-                                         FaultCase{Op::kOpen, Fault::kIo},
-                                         FaultCase{Op::kAllocate, Fault::kNoSpace},
-                                         FaultCase{Op::kSync, Fault::kIo},
-                                         FaultCase{Op::kRename, Fault::kIo},
-                                         FaultCase{Op::kSyncDir, Fault::kIo},
-                                         FaultCase{Op::kTruncate, Fault::kIo}));
+INSTANTIATE_TEST_SUITE_P(
+    Faults, FaultTest,
+    testing::Values(FaultCase{Op::kWrite, Fault::kIo}, FaultCase{Op::kWrite, Fault::kNoSpace},
+                    FaultCase{Op::kWrite, Fault::kShortWrite}, FaultCase{Op::kSyncData, Fault::kIo},
+                    FaultCase{Op::kOpen, Fault::kIo}, FaultCase{Op::kAllocate, Fault::kNoSpace},
+                    FaultCase{Op::kSync, Fault::kIo}, FaultCase{Op::kRename, Fault::kIo},
+                    FaultCase{Op::kSyncDir, Fault::kIo}, FaultCase{Op::kTruncate, Fault::kIo}));
 
 TEST_F(JournalTest, ReadsWhileItAppends) {
   segment_bytes_ = 16 << 10;
@@ -182,11 +179,12 @@ TEST_F(JournalTest, ReadsWhileItAppends) {
           EXPECT_EQ(record.value_or(""), "r" + std::to_string(index.value));
         } else {
           std::uint64_t next = 1;
-          const auto scanned = journal_->scan({1}, {}, [&](LogIndex index, std::string_view record) -> Status {
-            EXPECT_EQ(index.value, next);
-            EXPECT_EQ(record, "r" + std::to_string(next++));
-            return {};
-          });
+          const auto scanned =
+              journal_->scan({1}, {}, [&](LogIndex index, std::string_view record) -> Status {
+                EXPECT_EQ(index.value, next);
+                EXPECT_EQ(record, "r" + std::to_string(next++));
+                return {};
+              });
           EXPECT_TRUE(scanned) << scanned.error().message;
           EXPECT_GT(next, durable.value);
         }
@@ -221,8 +219,9 @@ TEST_F(JournalTest, RetentionKeepsWhatTheOlderCheckpointNeeds) {
   EXPECT_GT(segments.front().last, LogIndex{150});
   EXPECT_EQ(journal_->read({1}).error().code, Code::kNotFound);
   EXPECT_TRUE(journal_->read({151}));
-  EXPECT_EQ(journal_->scan({1}, {}, [](LogIndex, std::string_view) { return Status(); }).error().code,
-            Code::kNotFound);
+  EXPECT_EQ(
+      journal_->scan({1}, {}, [](LogIndex, std::string_view) { return Status(); }).error().code,
+      Code::kNotFound);
   open();
   EXPECT_EQ((*journal_->newest_checkpoint())->state, "s250");
   EXPECT_EQ((*journal_->newest_checkpoint())->state, "s250");
@@ -320,7 +319,8 @@ TEST_F(RealFilesTest, AppendsRollsReopensAndRetains) {
     ASSERT_TRUE(opened) << opened.error().message;
     journal_ = std::move(*opened);
     EXPECT_EQ(journal_->durable_index().value, count);
-    for (int i = 0; i < 1000; ++i) append({"record " + std::to_string(++count) + std::string(200, '.')});
+    for (int i = 0; i < 1000; ++i)
+      append({"record " + std::to_string(++count) + std::string(200, '.')});
     ASSERT_TRUE(watcher.wait_durable({count}));
     EXPECT_EQ(all().size(), count);
     EXPECT_EQ(journal_->read({777})->substr(0, 10), "record 777");
@@ -344,7 +344,8 @@ TEST_F(RealFilesTest, ASecondServerIsToldThePid) {
   const auto second = open_real(other);
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code, Code::kBusy);
-  EXPECT_NE(second.error().message.find("process " + std::to_string(::getpid())), std::string::npos);
+  EXPECT_NE(second.error().message.find("process " + std::to_string(::getpid())),
+            std::string::npos);
   journal_.reset();
   EXPECT_TRUE(open_real(other));
 }

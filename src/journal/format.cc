@@ -75,7 +75,9 @@ std::uint32_t crc32c(std::string_view data, std::uint32_t from) {
   return ~crc;
 }
 
-std::string segment_name(LogIndex first) { return padded(first) + std::string(kSegmentSuffix); }
+std::string segment_name(LogIndex first) {
+  return padded(first) + std::string(kSegmentSuffix);
+}
 
 std::string checkpoint_name(LogIndex index) {
   return std::string(kCheckpointPrefix) + padded(index) + std::string(kCheckpointSuffix);
@@ -87,7 +89,8 @@ std::optional<LogIndex> parse_segment_name(std::string_view name) {
 }
 
 std::optional<LogIndex> parse_checkpoint_name(std::string_view name) {
-  if (!name.starts_with(kCheckpointPrefix) || !name.ends_with(kCheckpointSuffix)) return std::nullopt;
+  if (!name.starts_with(kCheckpointPrefix) || !name.ends_with(kCheckpointSuffix))
+    return std::nullopt;
   name.remove_prefix(kCheckpointPrefix.size());
   return parse_digits(name.substr(0, name.size() - kCheckpointSuffix.size()));
 }
@@ -162,7 +165,9 @@ std::optional<BatchHeader> decode_batch_header(std::string_view bytes, std::uint
 BatchEncoder::BatchEncoder(std::size_t compress_from_bytes)
     : compress_from_bytes_(compress_from_bytes) {}
 
-BatchEncoder::~BatchEncoder() { ZSTD_freeCCtx(compressor_); }
+BatchEncoder::~BatchEncoder() {
+  ZSTD_freeCCtx(compressor_);
+}
 
 std::uint32_t BatchEncoder::encode(const Position& position, std::span<const std::string> records,
                                    std::string& out) {
@@ -178,9 +183,8 @@ std::uint32_t BatchEncoder::encode(const Position& position, std::span<const std
     scratch_.clear();
     append_records(scratch_, records);
     out.resize(payload + ZSTD_compressBound(raw_bytes));
-    const std::size_t n =
-        ZSTD_compressCCtx(compressor_, &out[payload], out.size() - payload, scratch_.data(),
-                          scratch_.size(), kCompressionLevel);
+    const std::size_t n = ZSTD_compressCCtx(compressor_, &out[payload], out.size() - payload,
+                                            scratch_.data(), scratch_.size(), kCompressionLevel);
     compressed = !ZSTD_isError(n) && n < raw_bytes;
     out.resize(payload + (compressed ? n : 0));
     if (!compressed) out += scratch_;

@@ -79,8 +79,9 @@ TEST(FormatTest, EveryFlippedBitOfAHeaderIsSeen) {
 }
 
 TEST(FormatTest, RecordsThatDontAddUpEndTheCursor) {
-  for (const std::string& raw : {std::string("\x05""abc"), std::string("\xff\xff\xff\xff\xff\xff"),
-                                std::string("\x80")}) {
+  for (const std::string& raw : {std::string("\x05"
+                                             "abc"),
+                                 std::string("\xff\xff\xff\xff\xff\xff"), std::string("\x80")}) {
     RecordCursor cursor(raw);
     std::string_view record;
     EXPECT_FALSE(cursor.next(record));

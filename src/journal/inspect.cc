@@ -40,7 +40,8 @@ void print_segment(const SegmentScan& scan, const LogScan& log, std::ostream& ou
     out << "DAMAGED at byte " << damage->offset << " (record " << damage->record.value
         << "): " << damage->reason << "\n";
   } else if (scan.torn_bytes > 0) {
-    out << "ok, torn tail of " << scan.torn_bytes << " bytes (never durable; cut at the next start)\n";
+    out << "ok, torn tail of " << scan.torn_bytes
+        << " bytes (never durable; cut at the next start)\n";
   } else {
     out << "ok\n";
   }
@@ -89,8 +90,8 @@ Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out
   if (log->segments.empty() && listing->checkpoints.empty()) {
     return Error{Code::kNotFound, dir + " holds no journal"};
   }
-  const bool gap = log->segments.empty() ||
-                   log->segments.front().header.first.value > readable.value + 1;
+  const bool gap =
+      log->segments.empty() || log->segments.front().header.first.value > readable.value + 1;
   if (log->damages.empty() && bad_checkpoints == 0 && !gap) {
     out << "verdict: sound, records up to " << log->last.value << "\n";
     return {};
@@ -133,7 +134,8 @@ Status inspect(FileSystem& file_system, const std::string& dir, const InspectOpt
       }
       const auto raw = decode_payload(reader.header(), reader.stored(), scratch);
       if (!raw) {
-        return corruption_at(path, reader.batch_offset(), reader.header().base, raw.error().message);
+        return corruption_at(path, reader.batch_offset(), reader.header().base,
+                             raw.error().message);
       }
       LogIndex index = reader.header().base;
       RecordCursor cursor(*raw);
@@ -155,7 +157,8 @@ Status salvage(FileSystem& file_system, const std::string& dir, const std::strin
   if (auto made = file_system.make_dir(to); !made) return made.error();
   const auto there = file_system.list(to);
   if (!there) return there.error();
-  if (!there->empty()) return Error{Code::kInvalidArgument, to + " is not empty; name a new folder"};
+  if (!there->empty())
+    return Error{Code::kInvalidArgument, to + " is not empty; name a new folder"};
   const auto listing = list_journal(file_system, dir);
   if (!listing) return listing.error();
   const auto checkpoints = check_checkpoints(file_system, dir, *listing);
@@ -171,15 +174,15 @@ Status salvage(FileSystem& file_system, const std::string& dir, const std::strin
     const bool damaged =
         std::ranges::find(log->damages, scan.path, &Damage::path) != log->damages.end();
     // Damage at byte 0 leaves nothing of the file.
-    const bool unusable =
-        std::ranges::any_of(log->damages, [&](const Damage& d) { return d.path == scan.path && d.offset == 0; });
+    const bool unusable = std::ranges::any_of(
+        log->damages, [&](const Damage& d) { return d.path == scan.path && d.offset == 0; });
     past_damage = past_damage || unusable;
     if (past_damage) {
       lost_batches += scan.batches;
       continue;
     }
-    if (auto copied = copy_file(file_system, scan.path, path_in(to, segment_name(scan.header.first)),
-                                scan.valid_bytes);
+    if (auto copied = copy_file(file_system, scan.path,
+                                path_in(to, segment_name(scan.header.first)), scan.valid_bytes);
         !copied) {
       return copied;
     }
@@ -198,7 +201,8 @@ Status salvage(FileSystem& file_system, const std::string& dir, const std::strin
     if (!file) return file.error();
     const auto size = (*file)->size();
     if (!size) return size.error();
-    if (auto copied = copy_file(file_system, path_in(dir, name), path_in(to, name), *size); !copied) {
+    if (auto copied = copy_file(file_system, path_in(dir, name), path_in(to, name), *size);
+        !copied) {
       return copied;
     }
     readable = check.index;

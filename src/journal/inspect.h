@@ -13,9 +13,9 @@
 
 namespace waystation::journal {
 
-// Checks every byte of all segments and checkpoints; prints a line for each and a verdict. Sound (also
-// with a torn tail): ok. Damaged: kCorruption, for the exit status. A running server's newest segment
-// may look torn.
+// Checks every byte of all segments and checkpoints; prints a line for each and a verdict. Sound
+// (also with a torn tail): ok. Damaged: kCorruption, for the exit status. A running server's newest
+// segment may look torn.
 Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out);
 
 // Turns a record into one line of JSON, without the newline.
@@ -27,14 +27,14 @@ struct InspectOptions {
 };
 
 // Prints valid records in order, one JSON line each:
-// {"index":1,"time_ms":…,"record":<what the formatter gives>}. Starts at the first record that is there.
-// Ends at damage with kCorruption.
+// {"index":1,"time_ms":…,"record":<what the formatter gives>}. Starts at the first record that is
+// there. Ends at damage with kCorruption.
 Status inspect(FileSystem& file_system, const std::string& dir, const InspectOptions& options,
                const RecordFormatter& format, std::ostream& out);
 
-// Copies all valid batches up to the first damage, and the checkpoints that they cover, to a new folder that
-// can be started with; prints what was kept and what was lost. `dir` must not be in use (kBusy), `to`
-// must be empty or absent.
+// Copies all valid batches up to the first damage, and the checkpoints that they cover, to a new
+// folder that can be started with; prints what was kept and what was lost. `dir` must not be in use
+// (kBusy), `to` must be empty or absent.
 Status salvage(FileSystem& file_system, const std::string& dir, const std::string& to,
                std::ostream& out);
 

@@ -7,14 +7,17 @@
 namespace waystation::journal {
 namespace {
 
-std::string quoted(std::string_view record) { return '"' + std::string(record) + '"'; }
+std::string quoted(std::string_view record) {
+  return '"' + std::string(record) + '"';
+}
 
 class InspectTest : public JournalTest {
  protected:
   void SetUp() override {
     segment_bytes_ = 512;
     open();
-    for (int i = 1; i <= 30; ++i) append_durably({"r" + std::to_string(i) + std::string(40, '.')}, i);
+    for (int i = 1; i <= 30; ++i)
+      append_durably({"r" + std::to_string(i) + std::string(40, '.')}, i);
     segments_ = journal_->segments();
     kill();
   }
@@ -29,7 +32,8 @@ class InspectTest : public JournalTest {
 TEST_F(InspectTest, VerifyPrintsALineForEachSegmentAndAVerdict) {
   EXPECT_TRUE(run_verify());
   const std::string text = out_.str();
-  EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')), segments_.size() + 1);
+  EXPECT_EQ(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')),
+            segments_.size() + 1);
   EXPECT_NE(text.find("verdict: sound, records up to 30"), std::string::npos) << text;
 }
 
@@ -38,17 +42,20 @@ TEST_F(InspectTest, VerifyNamesTheDamage) {
   const auto status = run_verify();
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, Code::kCorruption);
-  EXPECT_NE(out_.str().find("DAMAGED at byte 48 (record " + std::to_string(segments_[2].first.value)),
-            std::string::npos)
+  EXPECT_NE(
+      out_.str().find("DAMAGED at byte 48 (record " + std::to_string(segments_[2].first.value)),
+      std::string::npos)
       << out_.str();
-  EXPECT_NE(out_.str().find("records up to " + std::to_string(segments_[1].last.value) + " are whole"),
-            std::string::npos);
+  EXPECT_NE(
+      out_.str().find("records up to " + std::to_string(segments_[1].last.value) + " are whole"),
+      std::string::npos);
 }
 
 TEST_F(InspectTest, InspectPrintsRecords) {
   ASSERT_TRUE(inspect(disk_, kDir, {.from = {12}, .limit = 2}, quoted, out_));
-  EXPECT_EQ(out_.str(), "{\"index\":12,\"time_ms\":12,\"record\":\"r12" + std::string(40, '.') + "\"}\n" +
-                            "{\"index\":13,\"time_ms\":13,\"record\":\"r13" + std::string(40, '.') + "\"}\n");
+  EXPECT_EQ(out_.str(), "{\"index\":12,\"time_ms\":12,\"record\":\"r12" + std::string(40, '.') +
+                            "\"}\n" + "{\"index\":13,\"time_ms\":13,\"record\":\"r13" +
+                            std::string(40, '.') + "\"}\n");
   out_.str("");
   ASSERT_TRUE(inspect(disk_, kDir, {}, quoted, out_));
   const std::string text = out_.str();
@@ -56,7 +63,8 @@ TEST_F(InspectTest, InspectPrintsRecords) {
 }
 
 TEST_F(InspectTest, SalvageKeepsEverythingBeforeTheDamage) {
-  disk_.flip_bit(segment_path(segments_[2].first.value), kSegmentHeaderBytes + kBatchHeaderBytes + 44 + 60, 1);
+  disk_.flip_bit(segment_path(segments_[2].first.value),
+                 kSegmentHeaderBytes + kBatchHeaderBytes + 44 + 60, 1);
   EXPECT_EQ(open_refused().code, Code::kCorruption);
   const LogIndex kept{segments_[2].first};  // its first batch is whole
   const auto status = salvage(disk_, kDir, "/new", out_);

@@ -55,7 +55,8 @@ class Journal {
   // the first. `now_ms` is stored in the batch. Never waits for the disk. Owner's thread.
   virtual LogIndex append(std::vector<std::string> records, TimeMs now_ms) = 0;
 
-  // Bytes that are queued and not yet durable: the owner stops accepting above its bound. Any thread.
+  // Bytes that are queued and not yet durable: the owner stops accepting above its bound. Any
+  // thread.
   virtual std::uint64_t backlog_bytes() const = 0;
 
   // The newest durable record. Any thread.
@@ -76,7 +77,9 @@ class Journal {
   // Segments in order, the one being written last. Any thread.
   virtual std::vector<SegmentInfo> segments() const = 0;
 
-  // Removes sealed segments all of whose records are below `index` and covered by a checkpoint.
+  // Removes sealed segments all of whose records are below `index` and covered by the older of the
+  // two kept checkpoints (with fewer than two nothing is removed), so that an unreadable newest
+  // checkpoint loses nothing.
   // Any one thread at a time, not the journal's.
   virtual Status remove_below(LogIndex index) = 0;
 };

@@ -27,18 +27,21 @@ Error removed(LogIndex index) {
   return {Code::kNotFound, "record " + std::to_string(index.value) + " is past its retention"};
 }
 
-std::string parent_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+std::string parent_of(const std::string& path) {
+  return path.substr(0, path.rfind('/'));
+}
 
 }  // namespace
 
 Error corruption_at(const std::string& path, std::uint64_t offset, LogIndex record,
                     const std::string& reason) {
   const std::string dir = parent_of(path);
-  return {Code::kCorruption, "journal segment " + path + " is damaged at byte " +
-                                 std::to_string(offset) + " (record " + std::to_string(record.value) +
-                                 "): " + reason + ". See what is left with `waystation journal verify " +
-                                 dir + "`; restore a backup, or copy what is whole with `waystation journal salvage " +
-                                 dir + " NEW_DIR` and start with that folder"};
+  return {Code::kCorruption,
+          "journal segment " + path + " is damaged at byte " + std::to_string(offset) +
+              " (record " + std::to_string(record.value) + "): " + reason +
+              ". See what is left with `waystation journal verify " + dir +
+              "`; restore a backup, or copy what is whole with `waystation journal salvage " + dir +
+              " NEW_DIR` and start with that folder"};
 }
 
 // A decoded batch; immutable once made.

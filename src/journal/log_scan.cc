@@ -40,8 +40,7 @@ Result<std::optional<Damage>> scan_batches(const File& file, SegmentScan& scan, 
     }
     scan.end_crcs.push_back(batch.header_crc);
     const std::uint64_t offset = reader.batch_offset();
-    if (scan.entries.empty() ||
-        offset >= scan.entries.back().offset + Segment::kIndexEveryBytes) {
+    if (scan.entries.empty() || offset >= scan.entries.back().offset + Segment::kIndexEveryBytes) {
       scan.entries.push_back({batch.base, offset});
     }
     while (!scan.unsynced.empty() && scan.unsynced.front().header.base <= batch.synced) {
@@ -121,7 +120,8 @@ Result<LogScan> scan_log(FileSystem& file_system, const std::string& dir, const 
     SegmentScan scan;
     scan.path = path_in(dir, segment_name(first));
     scan.header.first = first;
-    auto damage = scan_segment(file_system, scan, next_first, next_first && *next_first <= scan_from);
+    auto damage =
+        scan_segment(file_system, scan, next_first, next_first && *next_first <= scan_from);
     if (!damage) return damage.error();
     const bool readable = scan.valid_bytes > 0;
     if (readable && log.journal_id == 0) log.journal_id = scan.header.journal_id;

@@ -62,7 +62,8 @@ struct Listing {
 Result<Listing> list_journal(FileSystem& file_system, const std::string& dir);
 
 // Segments whose records are all below `scan_from` get only their headers read. `covered`: the
-// newest checkpoint's number, up to which records must be there. An error only when a file can't be read.
+// newest checkpoint's number, up to which records must be there. An error only when a file can't be
+// read.
 Result<LogScan> scan_log(FileSystem& file_system, const std::string& dir, const Listing& listing,
                          LogIndex scan_from, LogIndex covered);
 

@@ -6,7 +6,8 @@
 
 namespace waystation::journal {
 
-std::unique_ptr<MemoryJournal> MemoryJournal::reopen(const MemoryJournal& crashed, Options options) {
+std::unique_ptr<MemoryJournal> MemoryJournal::reopen(const MemoryJournal& crashed,
+                                                     Options options) {
   auto journal = std::make_unique<MemoryJournal>(std::move(options));
   std::lock_guard lock(crashed.mutex_);
   journal->first_ = crashed.first_;
@@ -97,7 +98,9 @@ Status MemoryJournal::write_checkpoint(const Checkpoint& checkpoint) {
   if (failed_) return Error{Code::kUnavailable, "the journal has stopped; restart the server"};
   if (checkpoint.index.value == 0 || checkpoint.index > durable_ ||
       (!checkpoints_.empty() && checkpoint.index < checkpoints_.back().index)) {
-    return Error{Code::kInvalidArgument, "a checkpoint's record must be durable and not older than the newest checkpoint's"};
+    return Error{
+        Code::kInvalidArgument,
+        "a checkpoint's record must be durable and not older than the newest checkpoint's"};
   }
   if (!checkpoints_.empty() && checkpoints_.back().index == checkpoint.index) {
     checkpoints_.pop_back();
@@ -120,7 +123,9 @@ std::vector<SegmentInfo> MemoryJournal::segments() const {
   // Borders are at multiples of the size, whatever was removed.
   for (std::uint64_t first = first_.value; first <= durable_.value || infos.empty();) {
     const std::uint64_t border = (first - 1) / per * per + per;
-    SegmentInfo info{.first = {first}, .last = {std::min(border, durable_.value)}, .sealed = border <= durable_.value};
+    SegmentInfo info{.first = {first},
+                     .last = {std::min(border, durable_.value)},
+                     .sealed = border <= durable_.value};
     for (std::uint64_t i = first; i <= info.last.value; ++i) {
       info.bytes += entries_[i - first_.value].record.size();
       info.last_time_ms = entries_[i - first_.value].time_ms;

@@ -23,7 +23,8 @@ class MemoryJournal final : public Journal {
 
   explicit MemoryJournal(Options options) : options_(std::move(options)) {}
 
-  // What a restart after a crash finds: the durable records and checkpoints of `crashed`, which stays as it is.
+  // What a restart after a crash finds: the durable records and checkpoints of `crashed`, which
+  // stays as it is.
   static std::unique_ptr<MemoryJournal> reopen(const MemoryJournal& crashed, Options options);
 
   // With `immediate` off: reports everything up to `index` (at most what was appended).

@@ -1,6 +1,6 @@
-// Random operations, faults and crashes against a naive model of what a journal promises: everything
-// that was reported durable is there, identical and in order, and nothing is there that was not
-// appended. Set WS_JOURNAL_SEED and WS_JOURNAL_RUNS to repeat or to search longer.
+// Random operations, faults and crashes against a naive model of what a journal promises:
+// everything that was reported durable is there, identical and in order, and nothing is there that
+// was not appended. Set WS_JOURNAL_SEED and WS_JOURNAL_RUNS to repeat or to search longer.
 #include <cstdlib>
 #include <random>
 
@@ -53,8 +53,8 @@ void ModelTest::random_appends() {
 void ModelTest::random_fault() {
   using Op = FaultyFileSystem::Op;
   using Fault = FaultyFileSystem::Fault;
-  constexpr Op kOps[] = {Op::kWrite, Op::kSyncData, Op::kSync, Op::kOpen, Op::kAllocate, Op::kRename,
-                         Op::kSyncDir, Op::kTruncate, Op::kRemove};
+  constexpr Op kOps[] = {Op::kWrite,  Op::kSyncData, Op::kSync,     Op::kOpen,  Op::kAllocate,
+                         Op::kRename, Op::kSyncDir,  Op::kTruncate, Op::kRemove};
   constexpr Fault kFaults[] = {Fault::kIo, Fault::kNoSpace, Fault::kShortWrite};
   disk_.fail(kOps[random_() % std::size(kOps)], 1 + static_cast<int>(random_() % 5),
              kFaults[random_() % std::size(kFaults)]);
@@ -78,11 +78,12 @@ void ModelTest::check_recovered() {
   const std::uint64_t first = journal_->segments().front().first.value;
   ASSERT_LE(first, removed_ + 1);
   std::uint64_t next = first;
-  const auto scanned = journal_->scan({first}, {}, [&](LogIndex index, std::string_view record) -> Status {
-    EXPECT_EQ(index.value, next);
-    EXPECT_EQ(record, appended_[next++ - 1]);
-    return {};
-  });
+  const auto scanned =
+      journal_->scan({first}, {}, [&](LogIndex index, std::string_view record) -> Status {
+        EXPECT_EQ(index.value, next);
+        EXPECT_EQ(record, appended_[next++ - 1]);
+        return {};
+      });
   ASSERT_TRUE(scanned) << scanned.error().message;
   ASSERT_EQ(next, last + 1);
   for (int i = 0; i < 5 && last >= first; ++i) {
@@ -106,7 +107,8 @@ void ModelTest::run(std::uint64_t seed) {
     watcher_ = std::make_unique<Watcher>();
     auto opened = FileJournal::open(options(*watcher_));
     if (!opened) {  // only for an injected fault, and a later start goes on
-      ASSERT_NE(opened.error().message.find("injected"), std::string::npos) << opened.error().message;
+      ASSERT_NE(opened.error().message.find("injected"), std::string::npos)
+          << opened.error().message;
       disk_.crash(random_());
       open();
       if (HasFatalFailure()) return;
@@ -124,7 +126,8 @@ void ModelTest::run(std::uint64_t seed) {
       if (random_() % 3 == 0) watcher_->wait_durable({appended_.size()});
       const LogIndex durable = journal_->durable_index();
       if (random_() % 5 == 0 && durable.value > checkpoint_) {
-        const auto wrote = journal_->write_checkpoint({durable, "state " + std::to_string(durable.value)});
+        const auto wrote =
+            journal_->write_checkpoint({durable, "state " + std::to_string(durable.value)});
         if (wrote) checkpoint_ = durable.value;
       }
       if (random_() % 5 == 0) {
@@ -153,7 +156,7 @@ TEST_F(ModelTest, WhatWasReportedDurableIsThere) {
   const char* fixed = std::getenv("WS_JOURNAL_SEED");
   const char* runs_text = std::getenv("WS_JOURNAL_RUNS");
   const std::uint64_t start = fixed ? std::strtoull(fixed, nullptr, 10) : std::random_device()();
-  const int runs = runs_text ? std::atoi(runs_text) : fixed ? 1 : 400;
+  const int runs = runs_text ? std::atoi(runs_text) : fixed ? 1 : 200;
   std::printf("seeds from %llu\n", static_cast<unsigned long long>(start));
   for (int i = 0; i < runs; ++i) {
     const std::uint64_t seed = start + static_cast<std::uint64_t>(i);

@@ -18,7 +18,8 @@ Error os_error(const std::string& what, const std::string& path, int error) {
   Code code = Code::kIo;
   if (error == ENOENT) code = Code::kNotFound;
   if (error == EACCES || error == EPERM) code = Code::kPermissionDenied;
-  std::string message = "can't " + what + " " + path + ": " + std::generic_category().message(error);
+  std::string message =
+      "can't " + what + " " + path + ": " + std::generic_category().message(error);
   if (error == ENOSPC || error == EDQUOT) message += "; free some space and start again";
   return Error{code, std::move(message)};
 }
@@ -60,8 +61,7 @@ class PosixFile final : public File {
   Result<std::size_t> read_at(std::uint64_t offset, char* out, std::size_t size) const override {
     std::size_t got = 0;
     while (got < size) {
-      const ssize_t n =
-          ::pread(fd_.get(), out + got, size - got, static_cast<off_t>(offset + got));
+      const ssize_t n = ::pread(fd_.get(), out + got, size - got, static_cast<off_t>(offset + got));
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) return os_error("read", path_, errno);
       if (n == 0) break;
@@ -81,7 +81,8 @@ class PosixFile final : public File {
   }
 
   Status allocate(std::uint64_t size) override {
-    // Some file systems have no fallocate; there the size alone is set, and space is found as needed.
+    // Some file systems have no fallocate; there the size alone is set, and space is found as
+    // needed.
     if (::fallocate(fd_.get(), 0, 0, static_cast<off_t>(size)) == 0) return {};
     if (errno != EOPNOTSUPP) return os_error("reserve space for", path_, errno);
     const auto now = this->size();
@@ -180,8 +181,9 @@ Result<std::unique_ptr<FileLock>> PosixFileSystem::lock(const std::string& path)
     const ssize_t n = ::pread(fd.get(), text, sizeof text - 1, 0);
     std::string holder(text, n > 0 ? static_cast<std::size_t>(n) : 0);
     while (!holder.empty() && holder.back() == '\n') holder.pop_back();
-    return Error{Code::kBusy, path + " is held by process " + (holder.empty() ? "?" : holder) +
-                                  ", so the folder is in use; stop that process or use another folder"};
+    return Error{Code::kBusy,
+                 path + " is held by process " + (holder.empty() ? "?" : holder) +
+                     ", so the folder is in use; stop that process or use another folder"};
   }
   // For people, and for the refusal above.
   const std::string pid = std::to_string(::getpid()) + "\n";

@@ -64,8 +64,7 @@ Status copy_bytes(const File& from, std::uint64_t begin, std::uint64_t end, Segm
 // Writes the tail to a new segment and makes that durable.
 Status rewrite_tail(FileSystem& file_system, const std::string& dir, const SegmentScan& last,
                     const Tail& tail, std::uint64_t segment_bytes, Recovered& out) {
-  const std::uint64_t needed =
-      kSegmentHeaderBytes + (tail.to - tail.from) + kBatchHeaderBytes;
+  const std::uint64_t needed = kSegmentHeaderBytes + (tail.to - tail.from) + kBatchHeaderBytes;
   auto writer =
       SegmentWriter::begin(file_system, dir, tail.header, std::max(segment_bytes, needed));
   if (!writer) return writer.error();
@@ -102,11 +101,12 @@ Status cut_old(FileSystem& file_system, const SegmentScan& last, std::uint64_t k
 }
 
 Error missing_records(const std::string& dir, LogIndex checkpoint, std::string_view what) {
-  return {Code::kCorruption, "journal " + dir + ": " + std::string(what) + " after record " +
-                                 std::to_string(checkpoint.value) +
-                                 " (the newest readable checkpoint). Restore the missing files from "
-                                 "a backup; `waystation journal verify " +
-                                 dir + "` shows what is there"};
+  return {Code::kCorruption,
+          "journal " + dir + ": " + std::string(what) + " after record " +
+              std::to_string(checkpoint.value) +
+              " (the newest readable checkpoint). Restore the missing files from "
+              "a backup; `waystation journal verify " +
+              dir + "` shows what is there"};
 }
 
 Status start_new(FileSystem& file_system, const std::string& dir, std::uint64_t segment_bytes,
@@ -143,7 +143,8 @@ Result<Recovered> recover(FileSystem& file_system, const std::string& dir,
 
   Recovered out;
   if (listing->segments.empty()) {
-    if (!listing->checkpoints.empty()) return missing_records(dir, checkpoint, "there are no segments");
+    if (!listing->checkpoints.empty())
+      return missing_records(dir, checkpoint, "there are no segments");
     out.journal_id = new_journal_id;
     checkpoints.set_journal_id(out.journal_id);
     for (const std::string& name : listing->temporaries) {
@@ -167,7 +168,8 @@ Result<Recovered> recover(FileSystem& file_system, const std::string& dir,
   }
   if (*checkpoint_journal && **checkpoint_journal != log->journal_id) {
     return Error{Code::kCorruption, "the checkpoint at record " + std::to_string(checkpoint.value) +
-                                        " in " + dir + " belongs to another journal than its "
+                                        " in " + dir +
+                                        " belongs to another journal than its "
                                         "segments; take out the files that were put there"};
   }
   for (const std::string& name : listing->temporaries) {
@@ -190,7 +192,8 @@ Result<Recovered> recover(FileSystem& file_system, const std::string& dir,
   }
   for (const SegmentScan& scan : log->segments) {
     if (&scan == &last && replaced) break;
-    out.segments.push_back(readable(file_system, scan, &scan == &last ? tail.from : scan.file_bytes));
+    out.segments.push_back(
+        readable(file_system, scan, &scan == &last ? tail.from : scan.file_bytes));
   }
   out.segments.push_back(out.writer->segment());
   return out;

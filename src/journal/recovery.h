@@ -15,9 +15,9 @@ namespace waystation::journal {
 
 struct Recovered {
   std::uint64_t journal_id = 0;
-  LogIndex last;                  // newest record, surely on disk now
-  TimeMs last_time_ms = 0;        // of its batch
-  std::uint32_t previous_crc = 0;  // for the next batch
+  LogIndex last;                                   // newest record, surely on disk now
+  TimeMs last_time_ms = 0;                         // of its batch
+  std::uint32_t previous_crc = 0;                  // for the next batch
   std::vector<std::shared_ptr<Segment>> segments;  // in order; the last one is the writer's
   std::unique_ptr<SegmentWriter> writer;
   std::uint64_t torn_bytes = 0;      // cut

@@ -287,8 +287,9 @@ TEST_F(RecoveryTest, OldSegmentsAreNotReadAtTheStartButCheckedWhenRead) {
   EXPECT_EQ(*journal_->read({1}), std::string(60, 'a'));
   EXPECT_EQ(journal_->read({2}).error().code, Code::kCorruption);
   EXPECT_EQ(*journal_->read({10}), std::string(60, 'j'));
-  EXPECT_EQ(journal_->scan({1}, {}, [](LogIndex, std::string_view) { return Status(); }).error().code,
-            Code::kCorruption);
+  EXPECT_EQ(
+      journal_->scan({1}, {}, [](LogIndex, std::string_view) { return Status(); }).error().code,
+      Code::kCorruption);
   EXPECT_EQ(all({21}).size(), 10u);
 }
 

@@ -6,10 +6,7 @@ namespace waystation::journal {
 
 Segment::Segment(FileSystem& file_system, std::string path, SegmentHeader header,
                  std::uint64_t file_bytes)
-    : used_bytes(file_bytes),
-      file_system_(file_system),
-      path_(std::move(path)),
-      header_(header) {}
+    : used_bytes(file_bytes), file_system_(file_system), path_(std::move(path)), header_(header) {}
 
 void Segment::index_while_writing() {
   std::lock_guard lock(mutex_);
@@ -28,7 +25,9 @@ void Segment::pin(std::shared_ptr<File> file) {
   pinned_ = std::move(file);
 }
 
-void Segment::unpin() { pin(nullptr); }
+void Segment::unpin() {
+  pin(nullptr);
+}
 
 Result<std::shared_ptr<File>> Segment::file() const {
   {

@@ -19,15 +19,16 @@ struct IndexEntry {
   std::uint64_t offset = 0;
 };
 
-// Shared by the writer and the readers; any thread. One index entry for each 16 KiB of batches, so that
-// finding a record costs one small read and the index of a 64 MiB segment is 64 KiB. The index of a
-// segment that recovery had no need to read is made at the first read of one of its records.
+// Shared by the writer and the readers; any thread. One index entry for each 16 KiB of batches, so
+// that finding a record costs one small read and the index of a 64 MiB segment is 64 KiB. The index
+// of a segment that recovery had no need to read is made at the first read of one of its records.
 class Segment {
  public:
   static constexpr std::uint64_t kIndexEveryBytes = 16u << 10;
 
   // `file_bytes`: used bytes as far as known now.
-  Segment(FileSystem& file_system, std::string path, SegmentHeader header, std::uint64_t file_bytes);
+  Segment(FileSystem& file_system, std::string path, SegmentHeader header,
+          std::uint64_t file_bytes);
 
   const SegmentHeader& header() const { return header_; }
   LogIndex first() const { return header_.first; }

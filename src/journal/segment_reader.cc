@@ -15,17 +15,19 @@ Step SegmentReader::bad(std::string reason) {
 
 Result<std::string_view> SegmentReader::peek(std::size_t size) {
   const std::uint64_t at = position_.offset;
-  if (at < buffer_offset_ || at + size > buffer_offset_ + buffer_.size()) {
-    buffer_.resize(std::max(size, read_bytes_));
-    buffer_offset_ = at;
-    auto got = file_.read_at(at, buffer_.data(), buffer_.size());
-    if (!got) {
-      buffer_.clear();
-      return got.error();
+  if (at < buffer_offset_ || at + size > buffer_offset_ + buffer_size_) {
+    const std::size_t wanted = std::max(size, read_bytes_);
+    if (buffer_capacity_ < wanted) {
+      buffer_ = std::make_unique_for_overwrite<char[]>(wanted);
+      buffer_capacity_ = wanted;
     }
-    buffer_.resize(*got);
+    buffer_size_ = 0;
+    buffer_offset_ = at;
+    const auto got = file_.read_at(at, buffer_.get(), wanted);
+    if (!got) return got.error();
+    buffer_size_ = *got;
   }
-  return std::string_view(buffer_).substr(at - buffer_offset_, size);
+  return std::string_view(buffer_.get(), buffer_size_).substr(at - buffer_offset_, size);
 }
 
 Result<Step> SegmentReader::next() {
@@ -62,14 +64,16 @@ Result<Step> SegmentReader::next() {
 Result<TailSearch> search_tail(const File& file, std::uint64_t journal_id, std::uint64_t offset,
                                LogIndex n) {
   TailSearch found{.proof_offset = std::nullopt, .used_bytes = offset};
-  std::string buffer(SegmentReader::kReadBytes, '\0');
+  constexpr std::size_t kSize = SegmentReader::kReadBytes;
+  const auto buffer = std::make_unique_for_overwrite<char[]>(kSize);
   for (;;) {
-    const auto got = file.read_at(offset, buffer.data(), buffer.size());
+    const auto got = file.read_at(offset, buffer.get(), kSize);
     if (!got) return got.error();
-    const std::string_view bytes(buffer.data(), *got);
+    const std::string_view bytes(buffer.get(), *got);
     const std::size_t last = bytes.find_last_not_of('\0');
     if (last != std::string_view::npos) found.used_bytes = offset + last + 1;
-    std::size_t at = last == std::string_view::npos ? std::string_view::npos : bytes.find(kBatchMagic);
+    std::size_t at =
+        last == std::string_view::npos ? std::string_view::npos : bytes.find(kBatchMagic);
     for (; at != std::string_view::npos; at = bytes.find(kBatchMagic, at + 1)) {
       const auto header = decode_batch_header(bytes.substr(at), journal_id);
       if (header && header->synced >= n) {
@@ -77,7 +81,7 @@ Result<TailSearch> search_tail(const File& file, std::uint64_t journal_id, std::
         return found;
       }
     }
-    if (*got < buffer.size()) return found;
+    if (*got < kSize) return found;
     offset += *got - kBatchHeaderBytes + 1;  // a header may lie across two reads
   }
 }

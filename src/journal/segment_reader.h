@@ -1,6 +1,7 @@
 // Walks the batches of one segment file in order.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,12 +56,15 @@ class SegmentReader {
   std::string_view stored_;
   std::uint64_t batch_offset_ = 0;
   std::string reason_;
-  std::string buffer_;
+  std::unique_ptr<char[]> buffer_;  // not zeroed: most segments are small
+  std::size_t buffer_capacity_ = 0;
+  std::size_t buffer_size_ = 0;
   std::uint64_t buffer_offset_ = 0;
 };
 
-// The first valid batch header at or after `offset`, at any byte, that says `n` or later was synced.
-// It proves that record `n` once was safely in this segment. Also tells how far bytes other than zero go.
+// The first valid batch header at or after `offset`, at any byte, that says `n` or later was
+// synced. It proves that record `n` once was safely in this segment. Also tells how far bytes other
+// than zero go.
 struct TailSearch {
   std::optional<std::uint64_t> proof_offset;
   std::uint64_t used_bytes = 0;  // offset after the last byte that isn't zero

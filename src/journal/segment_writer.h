@@ -15,7 +15,8 @@ namespace waystation::journal {
 class SegmentWriter {
  public:
   // `size`: how much to preallocate, header included.
-  static Result<std::unique_ptr<SegmentWriter>> begin(FileSystem& file_system, const std::string& dir,
+  static Result<std::unique_ptr<SegmentWriter>> begin(FileSystem& file_system,
+                                                      const std::string& dir,
                                                       const SegmentHeader& header,
                                                       std::uint64_t size);
   // Appends.

@@ -131,7 +131,7 @@ class JournalTest : public testing::Test {
 
   FaultyFileSystem disk_;
   std::unique_ptr<Meter> meter_ = make_null_meter();
-  std::uint64_t segment_bytes_ = 1u << 20;
+  std::uint64_t segment_bytes_ = 16u << 10;
   std::size_t compress_above_ = 16u << 10;
   Durability durability_ = Durability::kDisk;
   std::unique_ptr<Watcher> watcher_;

@@ -40,7 +40,10 @@ Status Ledger::apply(const v1::Record& record, LogIndex index) {
 
 Status Ledger::apply_epoch(const v1::EpochStarted& body, TimeMs now_ms) {
   if (body.epoch() <= epoch_.value) return misfit("an epoch that isn't newer");
-  if (body.epoch() == std::numeric_limits<std::uint64_t>::max()) return misfit("the last epoch");
+  // Epochs are counted up by one; a leap would leave no room to go on counting.
+  if (body.epoch() - epoch_.value > std::numeric_limits<std::uint32_t>::max()) {
+    return misfit("an epoch that is far too new");
+  }
   epoch_ = Epoch{body.epoch()};
   const auto running = std::move(running_);
   running_.clear();

@@ -240,6 +240,61 @@ TEST_F(RetentionTest, ACheckpointHoldsEverythingACommandDependsOn) {
   EXPECT_EQ(get(running).usage.completion_tokens(), 3u);
 }
 
+TEST_F(RetentionTest, ARecordThatDoesNotFitIsRefused) {
+  const RequestId id = submit("talk");
+  const RequestId second = submit("talk");
+  lease(id);
+  const v1::LedgerSnapshot before = ledger->snapshot();
+  const auto refused = [&](auto change) {
+    Ledger victim{Limits{}};
+    EXPECT_TRUE(victim.restore(before));
+    v1::Record record;
+    record.set_time_ms(now);
+    change(record);
+    const Status status = victim.apply(record, LogIndex{before.index() + 1});
+    return !status && status.error().code == Code::kCorruption;
+  };
+  const auto settled = [&](int state) {
+    return [&, state](v1::Record& record) {
+      record.mutable_settled()->set_request(id.to_bytes());
+      record.mutable_settled()->set_state(static_cast<v1::RequestState>(state));
+    };
+  };
+  EXPECT_FALSE(refused(settled(v1::REQUEST_STATE_CANCELLED)));
+  for (const int state : {0, 1, 2, 8, 99, -1}) EXPECT_TRUE(refused(settled(state)));
+  const auto leased = [](RequestId of, std::uint32_t attempt) {
+    return [=](v1::Record& record) {
+      record.mutable_leased()->set_request(of.to_bytes());
+      record.mutable_leased()->set_attempt(attempt);
+    };
+  };
+  EXPECT_TRUE(refused(leased(second, 1)));  // not the first of its lane
+  EXPECT_TRUE(refused(leased(id, 2)));      // runs
+  const auto appended = [&](std::uint64_t first, std::uint32_t attempt, int events) {
+    return [=](v1::Record& record) {
+      record.mutable_appended()->set_request(id.to_bytes());
+      record.mutable_appended()->set_first_sequence(first);
+      record.mutable_appended()->set_attempt(attempt);
+      for (int i = 0; i < events; ++i) record.mutable_appended()->add_events();
+    };
+  };
+  EXPECT_FALSE(refused(appended(0, 1, 1)));
+  EXPECT_TRUE(refused(appended(1, 1, 1)));
+  EXPECT_TRUE(refused(appended(0, 2, 1)));
+  EXPECT_TRUE(refused(appended(0, 1, 0)));
+  for (const std::uint64_t epoch : {0ull, 1ull, ~0ull}) {
+    EXPECT_TRUE(refused([=](v1::Record& record) { record.mutable_epoch_started()->set_epoch(epoch); }));
+  }
+  EXPECT_TRUE(refused([&](v1::Record& record) {
+    record.mutable_forgotten()->add_requests(id.to_bytes());  // live
+  }));
+  EXPECT_TRUE(refused([&](v1::Record& record) {
+    record.mutable_carried()->set_request(id.to_bytes());
+    record.mutable_carried()->add_events();  // one too many
+  }));
+  EXPECT_TRUE(refused([](v1::Record&) {}));
+}
+
 class BadCheckpointTest : public RetentionTest {
  protected:
   BadCheckpointTest() {
@@ -271,11 +326,18 @@ TEST_F(BadCheckpointTest, IsRefused) {
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_version(2); }));
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_last_time_ms(-1); }));
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_index(3); }));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_index(~0ull); }));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_epoch(~0ull); }));
   EXPECT_TRUE(refused([](All&, One& a, One& b, One&) { b.set_id(a.id()); }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_id("short"); }));
   EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { b.Swap(&c); }));
   EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { c.set_accepted_index(b.accepted_index()); }));
-  EXPECT_TRUE(refused([](All&, One& a, One&, One& c) { a.set_stored_index(c.stored_index()); }));
+  EXPECT_TRUE(refused([](All&, One& a, One&, One& c) {
+    a.clear_event_count();
+    a.clear_position_sequence_delta();
+    a.clear_position_index_delta();
+    a.set_stored_index(c.stored_index());  // two at one place
+  }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_accepted_index(0); }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_state(v1::RequestState(0)); }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_state(v1::RequestState(99)); }));

@@ -1,6 +1,4 @@
 // The ledger's state as one message, for checkpoints.
-#include <limits>
-
 #include "base/check.h"
 #include "ledger/ledger.h"
 
@@ -145,8 +143,9 @@ Status Ledger::restore(const v1::LedgerSnapshot& in) {
   const auto unreadable = [](const std::string& what) {
     return Error{Code::kCorruption, "the checkpoint can't be used: " + what};
   };
-  if (in.last_time_ms() < 0 || in.epoch() == std::numeric_limits<std::uint64_t>::max()) {
-    return unreadable("its time or its epoch is out of range");
+  constexpr std::uint64_t kCountMax = 1ull << 62;  // leaves room to count on
+  if (in.last_time_ms() < 0 || in.epoch() > kCountMax || in.index() > kCountMax) {
+    return unreadable("its time, epoch or index is out of range");
   }
   index_ = LogIndex{in.index()};
   epoch_ = Epoch{in.epoch()};

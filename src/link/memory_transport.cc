@@ -182,13 +182,16 @@ MemoryLink::MemoryLink(Delivery delivery) : state_(std::make_shared<State>()) {
   state_->threaded = delivery == Delivery::kThreaded;
 }
 
-MemoryLink::~MemoryLink() {
+MemoryLink::~MemoryLink() { stop(); }
+
+void MemoryLink::stop() {
   {
     std::lock_guard lock(state_->mutex);
     state_->stopping = true;
     state_->changed.notify_all();
   }
   for (std::thread& thread : state_->threads) thread.join();
+  state_->threads.clear();
 }
 
 void MemoryLink::serve(ServerEvents& events) {
@@ -212,7 +215,7 @@ std::unique_ptr<WorkerTransport> MemoryLink::connect(Peer peer, WorkerEvents& ev
 void MemoryLink::send(ConnectionId connection, v1::ServerMessage message) {
   std::lock_guard lock(state_->mutex);
   const auto found = state_->connections.find(connection);
-  if (found == state_->connections.end() || !found->second.open) return;
+  if (state_->stopping || found == state_->connections.end() || !found->second.open) return;
   state_->push(state_->to_worker, connection, std::move(message));
 }
 

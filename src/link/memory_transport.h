@@ -21,9 +21,11 @@ class MemoryLink final : public ServerTransport {
   enum class Delivery { kStepped, kThreaded };
 
   explicit MemoryLink(Delivery delivery);
-  // Cuts what is connected (without telling) and ends the threads. Destroy the workers' ends first,
-  // or after: they only find themselves disconnected.
+  // Stops. The workers' ends may be destroyed before or after.
   ~MemoryLink() override;
+
+  // Ends the threads; returns when no more events will come, to either side. Sends do nothing then.
+  void stop();
 
   // Whom to tell of connections; must outlive the link. Once, before connect().
   void serve(ServerEvents& events);

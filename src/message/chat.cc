@@ -26,12 +26,18 @@ Error unsupported(std::string param) {
 
 std::string_view kind_name(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return "a boolean";
-    case json::kind::string: return "a string";
-    case json::kind::array: return "an array";
-    case json::kind::object: return "an object";
-    default: return "a number";
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "a boolean";
+    case json::kind::string:
+      return "a string";
+    case json::kind::array:
+      return "an array";
+    case json::kind::object:
+      return "an object";
+    default:
+      return "a number";
   }
 }
 
@@ -73,7 +79,8 @@ std::optional<std::int64_t> whole(const json::value& value) {
     // Above int64's range; its bits are kept. Only a seed may be that large.
     return static_cast<std::int64_t>(*u);
   }
-  if (const auto* d = value.if_double(); d != nullptr && std::abs(*d) < 9e15 && std::trunc(*d) == *d) {
+  if (const auto* d = value.if_double();
+      d != nullptr && std::abs(*d) < 9e15 && std::trunc(*d) == *d) {
     return static_cast<std::int64_t>(*d);
   }
   return std::nullopt;
@@ -113,14 +120,16 @@ Result<std::string> joined_parts(const json::array& parts, const std::string& pa
 }
 
 Result<ChatMessage> parse_message(const json::value& value, const std::string& param) {
-  constexpr std::array<std::string_view, 5> kRoles{"system", "developer", "user", "assistant", "tool"};
+  constexpr std::array<std::string_view, 5> kRoles{"system", "developer", "user", "assistant",
+                                                   "tool"};
   const auto* object = value.if_object();
   if (object == nullptr) return wrong_type(param, "an object", value);
 
   const json::value* role = find(*object, "role");
   if (role == nullptr) return bad(param + ".role", "is required");
   if (!role->is_string()) return wrong_type(param + ".role", "a string", *role);
-  if (std::find(kRoles.begin(), kRoles.end(), std::string_view(role->get_string())) == kRoles.end()) {
+  if (std::find(kRoles.begin(), kRoles.end(), std::string_view(role->get_string())) ==
+      kRoles.end()) {
     return bad(param + ".role", "must be one of system, developer, user, assistant, tool");
   }
   for (const char* name : {"tool_calls", "function_call", "audio"}) {
@@ -293,7 +302,8 @@ Result<ChatRequest> parse_chat_request(std::string_view body) {
   out.model = std::string_view(model->get_string());
 
   using Step = Status (*)(const json::object&, ChatRequest&);
-  for (const Step step : {Step(parse_messages), Step(parse_sampling), Step(parse_stop), Step(parse_stream)}) {
+  for (const Step step :
+       {Step(parse_messages), Step(parse_sampling), Step(parse_stop), Step(parse_stream)}) {
     if (auto status = step(*object, out); !status) return status.error();
   }
   if (auto status = refuse_unsupported(*object); !status) return status.error();

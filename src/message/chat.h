@@ -1,5 +1,5 @@
-// OpenAI's chat completion request as a value: parsed and checked once by `front`, parsed again from
-// the envelope's data by the engine that runs it. Pure.
+// OpenAI's chat completion request as a value: parsed and checked once by `front`, parsed again
+// from the envelope's data by the engine that runs it. Pure.
 #pragma once
 
 #include <cstdint>

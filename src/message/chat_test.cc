@@ -51,8 +51,8 @@ TEST(ChatRequest, EveryFieldIsRead) {
 }
 
 TEST(ChatRequest, NullMeansNotSet) {
-  const auto request = parse_chat_request(
-      with(R"("temperature":null,"stop":null,"max_tokens":null,"seed":null,"tools":null,"stream":null,
+  const auto request = parse_chat_request(with(
+      R"("temperature":null,"stop":null,"max_tokens":null,"seed":null,"tools":null,"stream":null,
               "stream_options":null,"response_format":null,"logit_bias":{},"logprobs":false)"));
   ASSERT_TRUE(request) << request.error().message;
 }
@@ -100,7 +100,8 @@ TEST(ChatRequest, BadInputNamesItsField) {
       {messages(R"([{"role":"user","content":[{"text":"x"}]}])"), "messages[0].content[0].type"},
       {messages(R"([{"role":"user","content":[{"type":"text"}]}])"), "messages[0].content[0].text"},
       {messages(R"([{"role":"user","content":[{"type":"text","text":"x"},
-                   {"type":"image_url","image_url":{"url":"u"}}]}])"), "messages[0].content[1].type"},
+                   {"type":"image_url","image_url":{"url":"u"}}]}])"),
+       "messages[0].content[1].type"},
       {messages(R"([{"role":"user","content":"x","name":3}])"), "messages[0].name"},
       {messages(R"([{"role":"assistant","tool_calls":[{"id":"a"}]}])"), "messages[0].tool_calls"},
       {with(R"("temperature":"hot")"), "temperature"},
@@ -127,7 +128,8 @@ TEST(ChatRequest, BadInputNamesItsField) {
       {with(R"("stream":"yes")"), "stream"},
       {with(R"("stream_options":{"include_usage":true})"), "stream_options"},
       {with(R"("stream":true,"stream_options":1)"), "stream_options"},
-      {with(R"("stream":true,"stream_options":{"include_usage":1})"), "stream_options.include_usage"},
+      {with(R"("stream":true,"stream_options":{"include_usage":1})"),
+       "stream_options.include_usage"},
       {with(R"("tools":[{"type":"function"}])"), "tools"},
       {with(R"("functions":[{"name":"f"}])"), "functions"},
       {with(R"("logit_bias":{"5":1})"), "logit_bias"},

@@ -57,9 +57,8 @@ Status check_envelope(const v1::Envelope& envelope) {
     return bad("id", "the envelope's id is not a UUID");
   }
   if (!envelope.compression().empty() && envelope.compression() != "zstd") {
-    return bad("compression",
-               "the envelope's data is compressed with '" + envelope.compression() +
-                   "'; this version of Waystation reads zstd only");
+    return bad("compression", "the envelope's data is compressed with '" + envelope.compression() +
+                                  "'; this version of Waystation reads zstd only");
   }
   return {};
 }

@@ -1,5 +1,5 @@
-// The little JSON that is needed without a JSON library: writing strings fast, and the one form of a
-// document that is hashed. Pure.
+// The little JSON that is needed without a JSON library: writing strings fast, and the one form of
+// a document that is hashed. Pure.
 #pragma once
 
 #include <string>

@@ -6,17 +6,23 @@ namespace waystation::message {
 
 std::string_view openai_error_type(Code code) {
   switch (code) {
-    case Code::kUnauthenticated: return "authentication_error";
-    case Code::kPermissionDenied: return "permission_error";
-    case Code::kQueueFull: return "rate_limit_error";
+    case Code::kUnauthenticated:
+      return "authentication_error";
+    case Code::kPermissionDenied:
+      return "permission_error";
+    case Code::kQueueFull:
+      return "rate_limit_error";
     case Code::kTimeout:
-    case Code::kExpired: return "timeout_error";
+    case Code::kExpired:
+      return "timeout_error";
     case Code::kUnavailable:
     case Code::kIo:
     case Code::kCorruption:
     case Code::kDead:
-    case Code::kInternal: return "server_error";
-    default: return "invalid_request_error";
+    case Code::kInternal:
+      return "server_error";
+    default:
+      return "invalid_request_error";
   }
 }
 

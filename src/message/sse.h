@@ -1,4 +1,5 @@
-// Server-sent events (WHATWG HTML, "text/event-stream"): writing frames, and reading them back. Pure.
+// Server-sent events (WHATWG HTML, "text/event-stream"): writing frames, and reading them back.
+// Pure.
 #pragma once
 
 #include <cstdint>

@@ -43,7 +43,9 @@ class HistogramHandle final : public Histogram {
   prometheus::Histogram& histogram_;
 };
 
-prometheus::Labels to_prometheus(const Labels& labels) { return {labels.begin(), labels.end()}; }
+prometheus::Labels to_prometheus(const Labels& labels) {
+  return {labels.begin(), labels.end()};
+}
 
 // A family and its handles by labels. `Series` is prometheus-cpp's type, `Handle` ours.
 template <typename Series, typename Handle>
@@ -146,7 +148,8 @@ void PrometheusMeter::refresh_process() {
   long total_pages = 0;
   long resident_pages = 0;
   std::ifstream("/proc/self/statm") >> total_pages >> resident_pages;
-  resident_->set(static_cast<double>(resident_pages) * static_cast<double>(::sysconf(_SC_PAGESIZE)));
+  resident_->set(static_cast<double>(resident_pages) *
+                 static_cast<double>(::sysconf(_SC_PAGESIZE)));
   descriptors_->set(open_descriptors());
   threads_->set(thread_count());
   uptime_->set(static_cast<double>(clock_.steady_us() - started_us_) / 1e6);

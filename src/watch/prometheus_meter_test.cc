@@ -37,8 +37,10 @@ TEST(PrometheusMeter, RendersWhatWasCounted) {
 TEST(PrometheusMeter, TheSameNameAndLabelsAreTheSameHandle) {
   ManualClock clock;
   PrometheusMeter meter(clock, "v");
-  EXPECT_EQ(&meter.counter("a_total", "A.", {{"k", "1"}}), &meter.counter("a_total", "", {{"k", "1"}}));
-  EXPECT_NE(&meter.counter("a_total", "A.", {{"k", "1"}}), &meter.counter("a_total", "", {{"k", "2"}}));
+  EXPECT_EQ(&meter.counter("a_total", "A.", {{"k", "1"}}),
+            &meter.counter("a_total", "", {{"k", "1"}}));
+  EXPECT_NE(&meter.counter("a_total", "A.", {{"k", "1"}}),
+            &meter.counter("a_total", "", {{"k", "2"}}));
 }
 
 TEST(PrometheusMeter, ThreadsMayCountWhileOthersRender) {

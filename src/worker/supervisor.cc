@@ -78,7 +78,7 @@ class Supervisor::Loop {
         Slot& slot = slots_[i];
         if (!slot.process && !slot.given_up && slot.start_at_ms <= now_ms) start(i);
       }
-      wait(next_start_ms());
+      wait(next_start_ms(), wake_fd_);
     }
     for (const Slot& slot : slots_) {
       if (slot.process) slot.process->signal(SIGTERM);
@@ -153,12 +153,11 @@ class Supervisor::Loop {
     return next_ms;
   }
 
-  // Waits for an exit, for stop(), or until `until_ms` (-1: no limit), and takes the exits in.
-  void wait(TimeMs until_ms) {
-    std::vector<pollfd> fds;
+  // Waits for an exit, for `wake_fd` (stop() was called; -1 when that is known), or until `until_ms`
+  // (-1: no limit), and takes the exits in.
+  void wait(TimeMs until_ms, int wake_fd = -1) {
+    std::vector<pollfd> fds{{wake_fd, POLLIN, 0}};  // poll skips a negative one
     std::vector<std::size_t> indexes;
-    // Once stopping, the wake-up stays readable and says nothing new.
-    if (!stopping_) fds.push_back({wake_fd_, POLLIN, 0});
     const std::size_t first = fds.size();
     for (std::size_t i = 0; i < slots_.size(); ++i) {
       if (!slots_[i].process) continue;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,8 +10,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 
 #include "worker/process.h"
@@ -74,24 +75,41 @@ struct Shell {
   std::unique_ptr<Supervisor> supervisor;
 };
 
-// A named pipe: the reader waits for the writer, so no test has to guess when a child is up.
+// A named pipe that children write lines into, so no test has to guess when a child is up. Held open
+// for writing too: a child never waits for the reader, and the reader never sees the end.
 struct Fifo {
   Fifo() {
     char pattern[] = "/tmp/ws-supervisor-XXXXXX";
     dir = ::mkdtemp(pattern);
     path = dir + "/fifo";
     EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   }
-  ~Fifo() { std::filesystem::remove_all(dir); }
+  ~Fifo() {
+    ::close(fd);
+    std::filesystem::remove_all(dir);
+  }
   std::string read_line() const {
-    std::ifstream in(path);
     std::string line;
-    std::getline(in, line);
+    pollfd readable{fd, POLLIN, 0};
+    while (::poll(&readable, 1, 20'000) == 1) {
+      char c = 0;
+      if (::read(fd, &c, 1) != 1 || c == '\n') break;
+      line.push_back(c);
+    }
     return line;
   }
   std::string dir;
   std::string path;
+  int fd = -1;
 };
+
+// What a child wrote as its pid; never a process group or everybody.
+pid_t pid_of(const std::string& line) {
+  const int pid = std::atoi(line.c_str());
+  EXPECT_GT(pid, 1) << "'" << line << "'";
+  return pid > 1 ? pid : 1 << 30;
+}
 
 TEST(SupervisorTest, RestartsWithGrowingWaits) {
   Shell shell("exit 3");
@@ -111,9 +129,9 @@ TEST(SupervisorTest, AKilledWorkerIsReplaced) {
   Fifo fifo;
   Shell shell("echo $$ > " + fifo.path + "; exec sleep 1000");
   shell.start();
-  const pid_t first = std::stoi(fifo.read_line());
+  const pid_t first = pid_of(fifo.read_line());
   ASSERT_EQ(::kill(first, SIGKILL), 0);
-  const pid_t second = std::stoi(fifo.read_line());
+  const pid_t second = pid_of(fifo.read_line());
   EXPECT_NE(first, second);
   shell.supervisor->stop(10'000);
   EXPECT_EQ(::kill(second, 0), -1);  // gone and reaped
@@ -131,9 +149,9 @@ TEST(SupervisorTest, DoesntRestartABadConfiguration) {
 
 TEST(SupervisorTest, StopKillsWhatIgnoresIt) {
   Fifo fifo;
-  Shell shell("trap '' TERM; echo $$ > " + fifo.path + "; while :; do sleep 1000; done");
+  Shell shell("trap '' TERM; echo $$ > " + fifo.path + "; while :; do sleep 0.05; done");
   shell.start();
-  const pid_t pid = std::stoi(fifo.read_line());
+  const pid_t pid = pid_of(fifo.read_line());
   shell.supervisor->stop(50);
   EXPECT_EQ(::kill(pid, 0), -1);
 }
@@ -141,11 +159,28 @@ TEST(SupervisorTest, StopKillsWhatIgnoresIt) {
 TEST(SupervisorTest, StopLetsAWorkerEndInItsOwnWay) {
   Fifo fifo;
   Shell shell("trap 'echo bye > " + fifo.dir + "/bye; exit 0' TERM; echo up > " + fifo.path +
-              "; while :; do sleep 1000 & wait; done");
+              "; while :; do sleep 0.05; done");
   shell.start();
   EXPECT_EQ(fifo.read_line(), "up");
   shell.supervisor->stop(20'000);
   EXPECT_TRUE(std::filesystem::exists(fifo.dir + "/bye"));
+}
+
+TEST(SupervisorTest, StopIsHeardAtAnyMoment) {
+  for (int i = 0; i < 200; ++i) {
+    Shell shell("exec sleep 1000");
+    const auto command = shell.options.command;
+    // Stops while the supervisor is starting its worker, at a moment that differs from round to round.
+    shell.options.command = [&, command, i](int index) {
+      const auto words = command(index);
+      for (volatile int spin = 0; spin < i * 500; spin = spin + 1) {
+      }
+      return words;
+    };
+    shell.start();
+    ASSERT_TRUE(shell.wait([&] { return !shell.starts.empty(); }));
+    shell.supervisor->stop(20'000);
+  }
 }
 
 TEST(SupervisorTest, AMissingProgramIsTriedAgain) {

@@ -211,6 +211,8 @@ void Worker::on_message(v1::ServerMessage message) {
     return;
   }
   if (std::holds_alternative<link::NoNews>(*news)) return;
+  // The server's heartbeat and lease times hold from now on.
+  if (std::holds_alternative<link::Welcomed>(*news)) pulse_due_.notify_all();
   inbox_.push_back(std::move(*news));
   news_.notify_one();
 }

@@ -33,7 +33,7 @@ std::unique_ptr<engine::Engine> scripted(std::uint32_t tokens, std::uint32_t int
 class Rig {
  public:
   explicit Rig(std::unique_ptr<engine::Engine> engine, link::ServerSessionConfig config = kFast,
-               bool silent = false, bool exit_on_loss = false, TimeMs grace_ms = 20'000,
+               bool silent = false, bool exit_on_loss = false, TimeMs grace_ms = 1,
                link::Peer peer = {"unix:", true})
       : engine_(std::move(engine)), server(link, std::move(config), 1, silent) {
     link.serve(server);
@@ -43,6 +43,7 @@ class Rig {
         -> Result<std::unique_ptr<link::WorkerTransport>> { return link.connect(peer, events); };
     options.exit_on_loss = exit_on_loss;
     options.grace_ms = grace_ms;
+    options.welcome_ms = 60'000;  // longer than any test waits: what counts is the server's lease
     options.backoff_min_ms = 1;
     options.backoff_max_ms = 4;
     worker_.emplace(std::move(options), *engine_);
@@ -50,6 +51,7 @@ class Rig {
   ~Rig() {
     worker_->leave("end of test");
     if (thread_.joinable()) thread_.join();
+    link.stop();
   }
 
   void start() {
@@ -181,7 +183,7 @@ TEST(WorkerTest, ALongStepDoesntLoseTheLease) {
 }
 
 TEST(WorkerTest, LeavesWhenWhatItHasIsDone) {
-  Rig rig(scripted(50, 2));
+  Rig rig(scripted(50, 2), kFast, false, false, /*grace_ms=*/20'000);
   rig.start();
   ASSERT_TRUE(rig.server.assign(1));
   ASSERT_TRUE(rig.server.wait([&] { return !rig.server.answers[{1, 1}].ids.empty(); }));
@@ -203,7 +205,7 @@ TEST(WorkerTest, GivesBackWhatTheGraceTimeDoesntFinish) {
 }
 
 TEST(WorkerTest, TheServerMayDrainIt) {
-  Rig rig(scripted(20, 2));
+  Rig rig(scripted(20, 2), kFast, false, false, /*grace_ms=*/20'000);
   rig.start();
   ASSERT_TRUE(rig.server.assign(1));
   rig.server.drain();
@@ -222,7 +224,7 @@ TEST(WorkerTest, LeavesWhileItHasNoSession) {
 }
 
 TEST(WorkerTest, ARefusalForGoodEndsIt) {
-  Rig rig(scripted(1, 0), kFast, false, false, 20'000, link::Peer{"ipv4:10.0.0.7:1", false});
+  Rig rig(scripted(1, 0), kFast, false, false, 1, link::Peer{"ipv4:10.0.0.7:1", false});
   rig.start();
   const Status ended = rig.wait_for_end();
   ASSERT_FALSE(ended);

@@ -11,7 +11,7 @@ import pytest
 import harness
 from harness import chat_body, inspect, scripted_text, wait_until
 
-TOKENS = 24
+TOKENS = 40
 CONVERSATIONS = 20
 EACH = 10
 
@@ -119,7 +119,7 @@ def test_lane_check_finds_faults():
 
 @pytest.mark.timeout(240 * harness.SLOWNESS)
 def test_random_kills_lose_nothing_and_keep_every_conversation_in_order(servers, rng):
-    server = servers.start(scripted=f"tokens={TOKENS},interval-ms=10", workers=4)
+    server = servers.start(scripted=f"tokens={TOKENS},interval-ms=15", workers=4)
     server.wait_workers(4)
     deadline = time.monotonic() + 200 * harness.SLOWNESS
     keys = [(f"key-{c}-{n}", f"conversation-{c}") for n in range(EACH) for c in range(CONVERSATIONS)]
@@ -129,11 +129,10 @@ def test_random_kills_lose_nothing_and_keep_every_conversation_in_order(servers,
     for client in clients:
         client.start()
     done = disturb(server, rng, clients, worker_kills=16, server_kills=5)
-    if server.process.popen.poll() is None:
-        server.wait_ready()
+    print(f"killed: {dict(done)}")
     for client in clients:
         client.join(max(1, deadline - time.monotonic()))
-    assert done["worker"] >= 3 and done["server"] >= 2, f"hardly anything was disturbed: {done}"
+    assert done["worker"] >= 8 and done["server"] >= 3, f"hardly anything was disturbed: {done}"
     assert not [client.odd for client in clients if client.odd]
     assert all(client.reply for client in clients), "somebody never got an answer"
     assert {client.reply.text for client in clients} == {scripted_text(TOKENS)}
@@ -175,23 +174,22 @@ def test_two_servers_fight_for_one_folder_under_load(servers, rng):
     assert len(check_lanes(inspect(server.data))) == 40
 
 
-def test_late_tokens_of_a_lost_worker_are_fenced(servers):
-    """A worker that stops for longer than its lease and wakes up again can't write any more."""
+def test_a_worker_that_wakes_up_too_late_can_write_nothing(servers):
+    """It stops for longer than its lease, another takes over, and then its old tokens come."""
     server = servers.start(scripted="tokens=400,interval-ms=20", workers=2)
     stream = server.stream("hello", headers={"X-Resumable": "true"}).wait_frames(10)
     name = server.state(stream.request_id)["attempts"][-1]["worker"]
-    before = server.workers()
-    for pid in before:  # both: whichever has it
-        os.kill(pid, signal.SIGSTOP)
+    (pid,) = [pid for pid in server.workers() if name in harness.command_line(pid)]
+    os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: len(server.state(stream.request_id)["attempts"]) > 1 or
-                   set(server.workers()) - set(before), f"worker {name} to be given up", 60)
+        wait_until(lambda: len(server.state(stream.request_id)["attempts"]) == 2,
+                   f"{name} to be given up", 30)
+        stream.wait_frames(len(stream.frames) + 20)
     finally:
-        for pid in before:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
-    stream.wait_end(60)
+        if harness.alive(pid):
+            os.kill(pid, signal.SIGCONT)
+    stream.wait_end()
     assert stream.text == scripted_text(400)
     assert stream.numbers == list(range(len(stream.frames)))
+    assert len(server.state(stream.request_id)["attempts"]) == 2
+    wait_until(lambda: pid not in server.workers(), "it to end, for its session is over", 20)

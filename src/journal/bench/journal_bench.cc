@@ -1,5 +1,5 @@
-// Numbers of the journal on this machine's disk: journal_bench [DIR] (default: a folder in the working
-// directory). Prints the raw write+sync loop beside FileJournal, then opening and scanning.
+// Numbers of the journal on this machine's disk: journal_bench [DIR] (default: a folder in the
+// working directory). Prints the raw write+sync loop beside FileJournal, then opening and scanning.
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -87,10 +87,12 @@ struct Bench {
       std::uint64_t now = 0;
       {
         std::unique_lock lock(mutex);
-        changed.wait(lock, [&] { return durable.value + static_cast<std::uint64_t>(in_flight) > last; });
+        changed.wait(lock,
+                     [&] { return durable.value + static_cast<std::uint64_t>(in_flight) > last; });
         now = durable.value;
       }
-      while (last < now + static_cast<std::uint64_t>(in_flight)) last = journal->append({record}, 1).value;
+      while (last < now + static_cast<std::uint64_t>(in_flight))
+        last = journal->append({record}, 1).value;
     }
     wait(last);
     return static_cast<double>(last) / seconds_since(start);

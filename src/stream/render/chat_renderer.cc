@@ -70,7 +70,9 @@ void ChatRenderer::append_choice(std::string& out, const v1::Event& event) const
   out += "}]";
 }
 
-void ChatCollector::add(const v1::Event& event) { text_ += event.text(); }
+void ChatCollector::add(const v1::Event& event) {
+  text_ += event.text();
+}
 
 std::string ChatCollector::completion(const ChatIdentity& identity, const Ending& ending) const {
   std::string out = object_head(identity, "chat.completion");
@@ -90,18 +92,28 @@ std::string ChatCollector::completion(const ChatIdentity& identity, const Ending
 
 std::string_view state_name(v1::RequestState state) {
   switch (state) {
-    case v1::REQUEST_STATE_QUEUED: return "queued";
-    case v1::REQUEST_STATE_RUNNING: return "running";
-    case v1::REQUEST_STATE_COMPLETED: return "completed";
-    case v1::REQUEST_STATE_FAILED: return "failed";
-    case v1::REQUEST_STATE_CANCELLED: return "cancelled";
-    case v1::REQUEST_STATE_EXPIRED: return "expired";
-    case v1::REQUEST_STATE_DEAD: return "dead";
-    default: return "unknown";
+    case v1::REQUEST_STATE_QUEUED:
+      return "queued";
+    case v1::REQUEST_STATE_RUNNING:
+      return "running";
+    case v1::REQUEST_STATE_COMPLETED:
+      return "completed";
+    case v1::REQUEST_STATE_FAILED:
+      return "failed";
+    case v1::REQUEST_STATE_CANCELLED:
+      return "cancelled";
+    case v1::REQUEST_STATE_EXPIRED:
+      return "expired";
+    case v1::REQUEST_STATE_DEAD:
+      return "dead";
+    default:
+      return "unknown";
   }
 }
 
-bool is_terminal(v1::RequestState state) { return state >= v1::REQUEST_STATE_COMPLETED; }
+bool is_terminal(v1::RequestState state) {
+  return state >= v1::REQUEST_STATE_COMPLETED;
+}
 
 Error error_of(const Ending& ending) {
   const auto or_else = [&](const char* otherwise) {

@@ -1,7 +1,7 @@
 // Makes the stored events of a chat request into what its client sees: OpenAI's stream, OpenAI's
-// whole answer, and the frames of /v1/requests/{id}/events. Pure: the same events give the same bytes,
-// live or replayed, on any server of the same renderer version. A change of any byte that an already
-// stored request would show is a new version.
+// whole answer, and the frames of /v1/requests/{id}/events. Pure: the same events give the same
+// bytes, live or replayed, on any server of the same renderer version. A change of any byte that an
+// already stored request would show is a new version.
 #pragma once
 
 #include <cstdint>

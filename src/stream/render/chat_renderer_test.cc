@@ -37,8 +37,9 @@ TEST(ChatRenderer, GoldenPlain) {
   EXPECT_EQ(chunk(renderer, 1, event(v1::EVENT_KIND_DELTA, "你\n\"😀")),
             kHead + R"([{"index":0,"delta":{"content":"你\n\"😀"},"logprobs":null,)"
                     R"("finish_reason":null}]})");
-  EXPECT_EQ(chunk(renderer, 2, event(v1::EVENT_KIND_DELTA)),
-            kHead + R"([{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":null}]})");
+  EXPECT_EQ(
+      chunk(renderer, 2, event(v1::EVENT_KIND_DELTA)),
+      kHead + R"([{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":null}]})");
   EXPECT_EQ(chunk(renderer, 3, event(v1::EVENT_KIND_FINISH, "", "stop")),
             kHead + R"([{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]})");
   EXPECT_EQ(chunk(renderer, 3, event(v1::EVENT_KIND_FINISH, "end", "length")),
@@ -85,17 +86,19 @@ TEST(TerminalFrame, Golden) {
   ending.sequence = 9;
   std::string out;
   append_terminal_frame(out, ending);
-  EXPECT_EQ(out, "id: 9\nevent: waystation.request.completed\n"
-                 "data: {\"state\":\"completed\",\"sequence_number\":9}\n\n");
+  EXPECT_EQ(out,
+            "id: 9\nevent: waystation.request.completed\n"
+            "data: {\"state\":\"completed\",\"sequence_number\":9}\n\n");
 
   ending.state = v1::REQUEST_STATE_DEAD;
   ending.failure.set_code("dead");
   ending.failure.set_message("3 workers died");
   out.clear();
   append_terminal_frame(out, ending);
-  EXPECT_EQ(out, "id: 9\nevent: waystation.request.dead\n"
-                 "data: {\"state\":\"dead\",\"sequence_number\":9,\"error\":{\"message\":"
-                 "\"3 workers died\",\"type\":\"server_error\",\"param\":null,\"code\":\"dead\"}}\n\n");
+  EXPECT_EQ(out,
+            "id: 9\nevent: waystation.request.dead\n"
+            "data: {\"state\":\"dead\",\"sequence_number\":9,\"error\":{\"message\":"
+            "\"3 workers died\",\"type\":\"server_error\",\"param\":null,\"code\":\"dead\"}}\n\n");
 }
 
 TEST(Ending, ErrorsHaveTheCodeOfTheirState) {
