@@ -3,6 +3,10 @@
 # tools/build_llama.sh builds it once per machine, outside the tree; its prefix holds static libraries
 # and headers. Only src/engine/llama links this.
 
+# Another source or other options are another prefix.
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tools/pins.json
+                                       ${PROJECT_SOURCE_DIR}/tools/build_llama.sh)
+
 if(NOT WAYSTATION_LLAMA_PREFIX)
   execute_process(
     COMMAND ${PROJECT_SOURCE_DIR}/tools/build_llama.sh --print-prefix

@@ -1,5 +1,5 @@
-// The server's side of one worker's session: the rules of docs/formats/link.md and nothing else. Pure:
-// no threads, no clock, no network. Owned and called by the broker's thread.
+// The server's side of one worker's session: the rules of docs/formats/link.md and nothing else.
+// Pure: no threads, no clock, no network. Owned and called by the broker's thread.
 //
 //   ServerSession session(connection, peer, config, now_ms);
 //   auto heard = session.on_message(message, now_ms);
@@ -57,8 +57,8 @@ class ServerSession {
  public:
   ServerSession(ConnectionId connection, Peer peer, ServerSessionConfig config, TimeMs now_ms);
 
-  // Takes any message whatever and moves the lease. An error (kInvalidArgument, kUnauthenticated) is
-  // a broken rule: the session is over, every later message gets the same error.
+  // Takes any message whatever and moves the lease. An error (kInvalidArgument, kUnauthenticated)
+  // is a broken rule: the session is over, every later message gets the same error.
   Result<Heard> on_message(v1::WorkerMessage message, TimeMs now_ms);
 
   // Answers a Hello; from now on there is credit. CHECKs that a Hello waits for it.
@@ -67,8 +67,8 @@ class ServerSession {
   v1::ServerMessage refused(const Error& error);
   // Takes one credit. CHECKs that there is one and that the fence is new and of this epoch.
   v1::ServerMessage assign(v1::Assign assign);
-  // Nothing if the fence isn't in flight here, or was cancelled before. The credit comes back with the
-  // worker's last output of it.
+  // Nothing if the fence isn't in flight here, or was cancelled before. The credit comes back with
+  // the worker's last output of it.
   std::optional<v1::ServerMessage> cancel(const v1::Fence& fence);
   // No more credit from now on. Nothing if it was said before.
   std::optional<v1::ServerMessage> drain();

@@ -57,7 +57,8 @@ class WorkerTransport {
   // As send, but gives the message up rather than wait: for heartbeats, which say nothing that the
   // messages waiting in front of them don't say.
   virtual bool send_if_room(v1::WorkerMessage message) { return send(std::move(message)); }
-  // Ends the connection once what was sent before is written. Never blocks; on_disconnected follows.
+  // Ends the connection once what was sent before is written. Never blocks; on_disconnected
+  // follows.
   virtual void close() = 0;
 };
 

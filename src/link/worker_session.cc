@@ -74,13 +74,16 @@ Result<News> WorkerSession::on_welcome(const v1::Welcome& welcome, TimeMs now_ms
 
 Result<News> WorkerSession::on_assign(v1::Assign assign) {
   if (assign.fence().epoch() != epoch_.value) return broken("an Assign of another epoch");
-  if (assign.fence().request().size() != kRequestIdBytes) return broken("a request id not of 16 bytes");
+  if (assign.fence().request().size() != kRequestIdBytes) {
+    return broken("a request id not of 16 bytes");
+  }
   if (in_flight_.size() >= hello_.slots()) return broken("an Assign beyond the worker's slots");
   if (!in_flight_.insert(key_of(assign.fence())).second) return broken("an attempt assigned twice");
   return Assigned{std::move(assign)};
 }
 
-std::optional<v1::WorkerMessage> WorkerSession::heartbeat(const v1::Heartbeat& load, TimeMs now_ms) {
+std::optional<v1::WorkerMessage> WorkerSession::heartbeat(const v1::Heartbeat& load,
+                                                          TimeMs now_ms) {
   if (state_ != State::kJoined || now_ms < next_heartbeat_ms_) return std::nullopt;
   next_heartbeat_ms_ = now_ms + heartbeat_ms_;
   v1::WorkerMessage message;

@@ -153,8 +153,8 @@ class Supervisor::Loop {
     return next_ms;
   }
 
-  // Waits for an exit, for `wake_fd` (stop() was called; -1 when that is known), or until `until_ms`
-  // (-1: no limit), and takes the exits in.
+  // Waits for an exit, for `wake_fd` (stop() was called; -1 when that is known), or until
+  // `until_ms` (-1: no limit), and takes the exits in.
   void wait(TimeMs until_ms, int wake_fd = -1) {
     std::vector<pollfd> fds{{wake_fd, POLLIN, 0}};  // poll skips a negative one
     std::vector<std::size_t> indexes;
@@ -187,8 +187,8 @@ Result<std::unique_ptr<Supervisor>> Supervisor::start(SupervisorOptions options,
   const int probe = static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0));
   if (probe < 0) {
     return Error{Code::kUnavailable,
-                 "this kernel has no pidfd (Linux 5.3 or later is needed) to supervise workers with: "
-                 "start with --workers 0 and run 'waystation worker' under a supervisor of your own"};
+                 "this kernel has no pidfd to supervise workers with (Linux 5.3 or later has): "
+                 "start with --workers 0 and run 'waystation worker' under another supervisor"};
   }
   ::close(probe);
   const int wake_fd = ::eventfd(0, EFD_CLOEXEC);

@@ -1,5 +1,5 @@
-// Keeps N local worker processes running. One thread of its own starts them, waits for them and ends
-// last: workers ask the kernel to kill them when the thread that started them ends.
+// Keeps N local worker processes running. One thread of its own starts them, waits for them and
+// ends last: workers ask the kernel to kill them when the thread that started them ends.
 #pragma once
 
 #include <functional>
@@ -29,8 +29,8 @@ struct SupervisorOptions {
 };
 
 // Children get /dev/null as stdin, our stdout and stderr, no other open file, default signal
-// handling, and a process group of their own (so a terminal's Ctrl-C reaches the server alone, which
-// then drains). Needs Linux 5.3 or later (pidfd).
+// handling, and a process group of their own (so a terminal's Ctrl-C reaches the server alone,
+// which then drains). Needs Linux 5.3 or later (pidfd).
 class Supervisor {
  public:
   // Starts the thread, which starts the workers. `meter` must outlive the supervisor.

@@ -75,8 +75,8 @@ struct Shell {
   std::unique_ptr<Supervisor> supervisor;
 };
 
-// A named pipe that children write lines into, so no test has to guess when a child is up. Held open
-// for writing too: a child never waits for the reader, and the reader never sees the end.
+// A named pipe that children write lines into, so no test has to guess when a child is up. Held
+// open for writing too: a child never waits for the reader, and the reader never sees the end.
 struct Fifo {
   Fifo() {
     char pattern[] = "/tmp/ws-supervisor-XXXXXX";
@@ -170,10 +170,11 @@ TEST(SupervisorTest, StopIsHeardAtAnyMoment) {
   for (int i = 0; i < 200; ++i) {
     Shell shell("exec sleep 1000");
     const auto command = shell.options.command;
-    // Stops while the supervisor is starting its worker, at a moment that differs from round to round.
+    // Stops while the supervisor is starting its worker, each round at another moment.
     shell.options.command = [&, command, i](int index) {
       const auto words = command(index);
-      for (volatile int spin = 0; spin < i * 500; spin = spin + 1) {
+      const auto until = Clock::now() + std::chrono::microseconds(i * 2);
+      while (Clock::now() < until) {
       }
       return words;
     };

@@ -97,7 +97,8 @@ class TestServer final : public link::ServerEvents {
   void on_connected(link::ConnectionId connection, link::Peer peer) override {
     std::lock_guard lock(mutex_);
     ++connections;
-    session_ = std::make_unique<link::ServerSession>(connection, std::move(peer), config_, now_ms());
+    session_ =
+        std::make_unique<link::ServerSession>(connection, std::move(peer), config_, now_ms());
     changed_.notify_all();
   }
 

@@ -5,8 +5,8 @@
 //   pulse            heartbeats, so that a long step doesn't lose the lease; watches the server's
 //   transport        puts what the server sends into the inbox
 //
-// A worker keeps nothing: when its session ends, all its work is dropped, and the server gives it to
-// another attempt.
+// A worker keeps nothing: when its session ends, all its work is dropped, and the server gives it
+// to another attempt.
 #pragma once
 
 #include <sys/types.h>

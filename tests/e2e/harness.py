@@ -475,7 +475,7 @@ class Stream:
         self._wait(lambda: self.status or self.how_it_ended, "the status", within_s)
         return self.status
 
-    def wait_frames(self, count, within_s=30.0):
+    def wait_frames(self, count, within_s=60.0):
         self._wait(lambda: len(self.frames) >= count or self.how_it_ended, f"{count} frames",
                    within_s)
         if len(self.frames) < count:

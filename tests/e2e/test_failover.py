@@ -5,8 +5,10 @@ import threading
 
 import pytest
 
-from harness import MODEL, MODEL_FILE, scripted_text, wait_until
+from harness import MODEL, MODEL_FILE, SLOWNESS, scripted_text, wait_until
 
+pytestmark = pytest.mark.timeout(300 * SLOWNESS)  # a busy machine makes a real model very slow
+ANSWER_S = 150
 TOKENS = 64
 PROMPTS = {
     "english": "Write a short story about a lighthouse keeper.",
@@ -33,7 +35,7 @@ def undisturbed(real_server):
 
     def get(prompt, stop=None):
         if (prompt, stop) not in known:
-            stream = real(real_server, prompt, **({"stop": [stop]} if stop else {})).wait_end()
+            stream = real(real_server, prompt, **({"stop": [stop]} if stop else {})).wait_end(ANSWER_S)
             assert stream.status == 200 and stream.how_it_ended == "done", stream.body
             known[prompt, stop] = stream.text, stream.finish_reason, len(stream.frames)
         return known[prompt, stop]
@@ -61,7 +63,7 @@ def case_of(name, undisturbed):
 CASES = [*PROMPTS, "stop string"]
 
 
-@pytest.mark.parametrize("kill_after", [1, 9, 30])
+@pytest.mark.parametrize("kill_after", [2, 25])
 @pytest.mark.parametrize("name", CASES)
 def test_real_model_goes_on_in_the_same_stream_when_its_worker_is_killed(
         real_server, undisturbed, name, kill_after):
@@ -71,7 +73,7 @@ def test_real_model_goes_on_in_the_same_stream_when_its_worker_is_killed(
     stream = real(real_server, prompt, **({"stop": [stop]} if stop else {}))
     stream.wait_frames(min(kill_after, frames // 2))
     killed = real_server.kill_worker()
-    stream.wait_end()
+    stream.wait_end(ANSWER_S)
     view = real_server.state(stream.request_id)
     assert stream.how_it_ended == "done"
     assert stream.text == text
@@ -80,8 +82,7 @@ def test_real_model_goes_on_in_the_same_stream_when_its_worker_is_killed(
     assert view["state"] == "completed"
 
 
-@pytest.mark.parametrize("resumable", [True, False], ids=["resumable", "plain"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name, resumable", [*((name, True) for name in CASES), ("english", False)])
 def test_real_model_goes_on_after_the_server_is_killed(real_server, undisturbed, name, resumable):
     prompt, stop = case_of(name, undisturbed)
     text, finish, _ = undisturbed(prompt, stop)
@@ -89,20 +90,20 @@ def test_real_model_goes_on_after_the_server_is_killed(real_server, undisturbed,
     stream = real(real_server, prompt, headers={"X-Resumable": "true"} if resumable else {}, **fields)
     stream.wait_frames(10)
     real_server.kill()
-    stream.wait_end()
+    stream.wait_end(ANSWER_S)
     assert stream.how_it_ended == "broken" or not stream.finish_reason, "the kill came too late"
     real_server.start()
     seen = len(stream.frames)
     if resumable:
         assert stream.numbers == list(range(seen))
-    rest = real_server.events(stream.request_id, starting_after=seen - 1).wait_end()
+    rest = real_server.events(stream.request_id, starting_after=seen - 1).wait_end(ANSWER_S)
     assert rest.status == 200, rest.body
     assert rest.numbers == list(range(seen, seen + len(rest.chunks)))
     assert stream.text + rest.text == text
     assert rest.finish_reason == finish
     assert rest.ending[0] == "completed"
     # And once more from the start, now that it has ended: what was seen is what is kept.
-    whole = real_server.events(stream.request_id).wait_end()
+    whole = real_server.events(stream.request_id).wait_end(ANSWER_S)
     assert [frame.data for frame in whole.frames[seen:]] == [frame.data for frame in rest.frames]
     if resumable:
         assert [frame.json for frame in whole.frames[:seen]] == [frame.json for frame in stream.frames]

@@ -123,7 +123,7 @@ class ScriptedEngine final : public Engine {
       return;
     }
     for (const auto& message : request->messages) {
-      if (!options_.crash_on.empty() && message.content.find(options_.crash_on) != std::string::npos) {
+      if (!options_.crash_on.empty() && message.content.contains(options_.crash_on)) {
         ::_exit(kScriptedCrashExit);
       }
     }

@@ -12,8 +12,8 @@ v1::Assign assignment(int request, std::string extra = "", std::string prompt = 
   assign.mutable_fence()->set_epoch(1);
   assign.mutable_fence()->set_request(std::string(16, static_cast<char>(request)));
   assign.mutable_fence()->set_attempt(1);
-  assign.mutable_envelope()->set_data(R"({"model":"scripted","messages":[{"role":"user","content":")" +
-                                      prompt + "\"}]" + extra + "}");
+  assign.mutable_envelope()->set_data(
+      R"({"model":"scripted","messages":[{"role":"user","content":")" + prompt + "\"}]" + extra + "}");
   return assign;
 }
 
@@ -182,7 +182,8 @@ TEST(ScriptedEngineTest, RequestsDontDisturbEachOther) {
   while (started < 100 || !engine->idle()) {
     if (started < 100 && random() % 2 == 0) engine->start(assignment(started++));
     if (random() % 16 == 0 && started > 0) {
-      engine->cancel(assignment(static_cast<int>(random() % static_cast<unsigned>(started))).fence());
+      const auto any = static_cast<int>(random() % static_cast<unsigned>(started));
+      engine->cancel(assignment(any).fence());
     }
     clock.advance_ms(static_cast<TimeMs>(random() % 4));
     v1::Step step;

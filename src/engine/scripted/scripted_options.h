@@ -18,8 +18,8 @@ struct ScriptedOptions {
   std::string crash_on;  // the process exits with 86 when a message contains this; empty = never
 };
 
-// Parses "key=value,key=value"; empty text gives the defaults. kInvalidArgument names what is wrong,
-// and for an unknown key the nearest known one.
+// Parses "key=value,key=value"; empty text gives the defaults. kInvalidArgument names what is
+// wrong, and for an unknown key the nearest known one.
 Result<ScriptedOptions> parse_scripted_options(std::string_view text);
 
 }  // namespace waystation::engine

@@ -19,8 +19,8 @@ namespace {
 
 constexpr std::chrono::seconds kFlushLimit{2};
 
-// The call. `self_` keeps it until OnDone; the hold taken in begin() lets other threads start writes
-// and is given back when the first read fails, after which there are none.
+// The call. `self_` keeps it until OnDone; the hold taken in begin() lets other threads start
+// writes and is given back when the first read fails, after which there are none.
 class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerMessage>,
                    public std::enable_shared_from_this<Call> {
  public:
@@ -41,7 +41,8 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
   bool send(v1::WorkerMessage message, bool wait) {
     std::unique_lock lock(mutex_);
     if (wait) {
-      room_.wait(lock, [this] { return closing_ || broken_ || queued_bytes_ <= queued_bytes_max_; });
+      room_.wait(lock,
+                 [this] { return closing_ || broken_ || queued_bytes_ <= queued_bytes_max_; });
     }
     if (closing_ || broken_) return false;
     if (queued_bytes_ > queued_bytes_max_) return true;  // given up, see send_if_room
@@ -98,7 +99,9 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
 
   void OnDone(const grpc::Status& status) override {
     std::string reason = status.error_message();
-    if (reason.empty()) reason = status.ok() ? "the server closed the connection" : "connection lost";
+    if (reason.empty()) {
+      reason = status.ok() ? "the server closed the connection" : "connection lost";
+    }
     events_.on_disconnected(std::move(reason));
     {
       std::lock_guard lock(mutex_);
@@ -163,7 +166,7 @@ grpc::ChannelArguments channel_arguments() {
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  // A new session is a new connection, without the back-off of the one before: the worker has its own.
+  // A new session is a new connection, without the back-off of the one before: the worker has one.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
@@ -185,8 +188,9 @@ Result<std::unique_ptr<WorkerTransport>> connect_grpc(const GrpcClientOptions& o
   if (!channel->WaitForConnected(deadline)) {
     return Error{Code::kUnavailable,
                  "can't reach a server at '" + options.address + "' within " +
-                     std::to_string(options.connect_timeout_ms) + " ms: check the address, that " +
-                     "the server runs" + (tls.empty() ? "" : ", and that both sides' TLS files match")};
+                     std::to_string(options.connect_timeout_ms) +
+                     " ms: check the address, that the server runs" +
+                     (tls.empty() ? "" : ", and that both sides' TLS files match")};
   }
   auto call = std::make_shared<Call>(std::move(channel), options.queued_bytes_max, events);
   call->begin();

@@ -17,7 +17,8 @@ Result<std::string> read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream content;
   if (!file || !(content << file.rdbuf())) {
-    return Error{Code::kIo, "can't read '" + path + "': check that it exists, isn't empty and is readable"};
+    return Error{Code::kIo,
+                 "can't read '" + path + "': check that it exists, isn't empty and is readable"};
   }
   return content.str();
 }
@@ -76,7 +77,8 @@ Status check_address(const std::string& address) {
     if (parsed.ec == std::errc() && parsed.ptr == end && port <= 65535) return {};
   }
   return Error{Code::kInvalidArgument,
-               "'" + address + "' is no address: write unix:PATH or HOST:PORT, e.g. 127.0.0.1:7070"};
+               "'" + address +
+                   "' is no address: write unix:PATH or HOST:PORT, e.g. 127.0.0.1:7070"};
 }
 
 Result<std::shared_ptr<grpc::ServerCredentials>> server_credentials(const TlsFiles& files) {
