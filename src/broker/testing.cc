@@ -64,6 +64,12 @@ void TestWorker::finish(std::size_t index) {
   send(std::move(output));
 }
 
+void TestWorker::leave() {
+  v1::WorkerMessage message;
+  message.mutable_leaving()->set_reason("the test says so");
+  transport_->send(std::move(message));
+}
+
 void TestWorker::die() { transport_->close(); }
 
 Station::Station(bool immediately_durable, Config given)

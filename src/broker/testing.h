@@ -54,6 +54,7 @@ class TestWorker final : public link::WorkerEvents {
   // Sends `count` tokens of the assignment `index`, "t<i> " each, going on from where it resumes.
   void produce(std::size_t index, std::size_t count);
   void finish(std::size_t index);
+  void leave();  // says that it takes no new work
   void send(v1::Output output);
   void die();  // the connection breaks
 

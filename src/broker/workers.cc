@@ -76,6 +76,7 @@ void Broker::do_hello(link::ServerSession& session, const v1::Hello& hello) {
       if (known.since_ms == 0) known.since_ms = now_ms();
     }
     dispatcher_.add(worker, names, hello.slots());
+    if (at->second.leaving()) dispatcher_.set_leaving(worker);  // it changed its mind meanwhile
     metrics_.workers.set(static_cast<double>(connections_.size()));
     WS_LOG(info, "worker joined worker={} id={} pid={} slots={} model={}", hello.worker_name(),
            worker.value, hello.pid(), hello.slots(), names.front());
@@ -107,7 +108,9 @@ void Broker::lose(link::ConnectionId connection, const std::string& reason) {
     dispatcher_.remove(worker);
     connections_.erase(worker);
     metrics_.workers.set(static_cast<double>(connections_.size()));
-    if (!gate_.failed()) {
+    if (!gate_.failed() && at->second.leaving()) {
+      ledger_->worker_left(worker, now_ms(), proposal_);
+    } else if (!gate_.failed()) {
       ledger_->worker_lost(worker, hello.worker_name() + " was lost: " + reason, now_ms(),
                            proposal_);
     }

@@ -279,6 +279,15 @@ void Ledger::worker_lost(WorkerId worker, const std::string& reason, TimeMs now_
   }
 }
 
+void Ledger::worker_left(WorkerId worker, TimeMs now_ms, Proposal& out) {
+  const auto at = running_.find(worker);
+  if (at == running_.end()) return;
+  const std::set<RequestId> ids = at->second;
+  for (const RequestId id : ids) {
+    end_attempt(*requests_.at(id), v1::ATTEMPT_END_RETURNED, "the worker left", false, now_ms, out);
+  }
+}
+
 void Ledger::cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out) {
   const auto at = requests_.find(id);
   if (at == requests_.end() || !at->second->live()) return;

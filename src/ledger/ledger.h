@@ -111,6 +111,9 @@ class Ledger {
   // The worker is gone, and with it what ran on it.
   void worker_lost(WorkerId worker, const std::string& reason, TimeMs now_ms, Proposal& out);
 
+  // The worker has left as agreed: what it had not finished goes back, and counts against nothing.
+  void worker_left(WorkerId worker, TimeMs now_ms, Proposal& out);
+
   // Ends a live request; does nothing to one that ended.
   void cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
 

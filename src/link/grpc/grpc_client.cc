@@ -19,20 +19,24 @@ namespace {
 
 constexpr std::chrono::seconds kFlushLimit{2};
 
-// The call. `self_` keeps it until OnDone; the hold taken in begin() lets other threads start
-// writes and is given back when the first read fails, after which there are none.
-class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerMessage>,
-                   public std::enable_shared_from_this<Call> {
- public:
-  Call(std::shared_ptr<grpc::Channel> channel, std::size_t queued_bytes_max, WorkerEvents& events)
-      : channel_(std::move(channel)),
-        stub_(v1::Link::NewStub(channel_)),
-        queued_bytes_max_(queued_bytes_max),
-        events_(events) {}
+// The end of a call, apart from the call itself: OnDone still holds it when the call is deleted.
+struct Done {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool done = false;
+};
 
-  void begin() {
-    self_ = shared_from_this();
-    stub_->async()->Session(&context_, this);
+// The call. The hold taken in begin() lets other threads start writes and is given back when the
+// first read fails, after which there are none. Destroyed by its owner's thread after
+// wait_until_done(), never by gRPC's: its context holds the channel, and a channel's last owner
+// waits for gRPC's callback threads.
+class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerMessage> {
+ public:
+  Call(std::size_t queued_bytes_max, WorkerEvents& events)
+      : queued_bytes_max_(queued_bytes_max), events_(events) {}
+
+  void begin(v1::Link::Stub& stub) {
+    stub.async()->Session(&context_, this);
     AddHold();
     StartRead(&incoming_);
     StartCall();
@@ -61,10 +65,10 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
   }
 
   void wait_until_done() {
-    std::unique_lock lock(mutex_);
-    if (done_cv_.wait_for(lock, kFlushLimit, [this] { return done_; })) return;
+    std::unique_lock lock(end_->mutex);
+    if (end_->changed.wait_for(lock, kFlushLimit, [this] { return end_->done; })) return;
     context_.TryCancel();
-    done_cv_.wait(lock, [this] { return done_; });
+    end_->changed.wait(lock, [this] { return end_->done; });
   }
 
   void OnReadDone(bool ok) override {
@@ -105,12 +109,13 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     events_.on_disconnected(std::move(reason));
     {
       std::lock_guard lock(mutex_);
-      done_ = true;
       broken_ = true;
       room_.notify_all();
-      done_cv_.notify_all();
     }
-    self_.reset();  // may destroy this
+    const std::shared_ptr<Done> end = end_;
+    std::lock_guard lock(end->mutex);
+    end->done = true;  // from here on the owner may destroy this
+    end->changed.notify_all();
   }
 
  private:
@@ -122,41 +127,42 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     StartWrite(&queue_.front(), options);
   }
 
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::Link::Stub> stub_;
   const std::size_t queued_bytes_max_;
   WorkerEvents& events_;
   grpc::ClientContext context_;
-  std::shared_ptr<Call> self_;
+  const std::shared_ptr<Done> end_ = std::make_shared<Done>();
   v1::ServerMessage incoming_;
 
   std::mutex mutex_;
   std::condition_variable room_;
-  std::condition_variable done_cv_;
   std::deque<v1::WorkerMessage> queue_;  // front: being written
   std::size_t queued_bytes_ = 0;
   bool writing_ = false;
   bool closing_ = false;
   bool broken_ = false;  // nothing can be written any more
-  bool done_ = false;
 };
 
 class GrpcWorkerEnd final : public WorkerTransport {
  public:
-  explicit GrpcWorkerEnd(std::shared_ptr<Call> call) : call_(std::move(call)) {}
+  GrpcWorkerEnd(const std::shared_ptr<grpc::Channel>& channel, std::size_t queued_bytes_max,
+                WorkerEvents& events)
+      : stub_(v1::Link::NewStub(channel)), call_(queued_bytes_max, events) {
+    call_.begin(*stub_);
+  }
   ~GrpcWorkerEnd() override {
-    call_->close();
-    call_->wait_until_done();
+    call_.close();
+    call_.wait_until_done();
   }
 
-  bool send(v1::WorkerMessage message) override { return call_->send(std::move(message), true); }
+  bool send(v1::WorkerMessage message) override { return call_.send(std::move(message), true); }
   bool send_if_room(v1::WorkerMessage message) override {
-    return call_->send(std::move(message), false);
+    return call_.send(std::move(message), false);
   }
-  void close() override { call_->close(); }
+  void close() override { call_.close(); }
 
  private:
-  const std::shared_ptr<Call> call_;
+  const std::unique_ptr<v1::Link::Stub> stub_;
+  Call call_;
 };
 
 grpc::ChannelArguments channel_arguments() {
@@ -192,9 +198,8 @@ Result<std::unique_ptr<WorkerTransport>> connect_grpc(const GrpcClientOptions& o
                      " ms: check the address, that the server runs" +
                      (tls.empty() ? "" : ", and that both sides' TLS files match")};
   }
-  auto call = std::make_shared<Call>(std::move(channel), options.queued_bytes_max, events);
-  call->begin();
-  return std::unique_ptr<WorkerTransport>(std::make_unique<GrpcWorkerEnd>(std::move(call)));
+  return std::unique_ptr<WorkerTransport>(
+      std::make_unique<GrpcWorkerEnd>(channel, options.queued_bytes_max, events));
 }
 
 }  // namespace waystation::link

@@ -53,7 +53,11 @@ void route_grpc_log() {
   static std::once_flag once;
   std::call_once(once, [] {
     gpr_set_log_function([](gpr_log_func_args* entry) {
-      WS_LOG(debug, "grpc file={} line={} text={}", entry->file, entry->line, entry->message);
+      if (entry->severity == GPR_LOG_SEVERITY_ERROR) {
+        WS_LOG(warn, "grpc file={} line={} text={}", entry->file, entry->line, entry->message);
+      } else {
+        WS_LOG(debug, "grpc file={} line={} text={}", entry->file, entry->line, entry->message);
+      }
     });
   });
 }

@@ -18,7 +18,8 @@ inline constexpr int kMessageBytesMax = 64 << 20;
 inline constexpr int kKeepaliveMs = 10'000;
 inline constexpr int kKeepaliveTimeoutMs = 5'000;
 
-// gRPC writes its own complaints to stderr; this sends them to our log at debug level. Idempotent.
+// gRPC writes its own complaints to stderr; this sends them to our log: its errors as
+// warnings, the rest at debug level. Idempotent.
 void route_grpc_log();
 
 // "unix:PATH" stays, "host:port" is checked; kInvalidArgument says what is wrong.
