@@ -3,12 +3,14 @@
 
 #include <chrono>
 #include <condition_variable>
-#include <cstdio>
+#include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <random>
+#include <sstream>
 #include <thread>
 
 #include "app/commands.h"
@@ -72,6 +74,23 @@ class BrokerThread {
   broker::Broker& broker_;
   std::thread thread_;
 };
+
+// A stuck worker (stopped, or hanging in its engine) doesn't end by itself, and only its end lets the
+// supervisor start the next. Never anything but a child of ours.
+void kill_child(std::int64_t pid) {
+  std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  std::getline(stat, line);
+  const auto name_end = line.rfind(')');
+  if (name_end == std::string::npos) return;
+  std::istringstream rest(line.substr(name_end + 1));
+  std::string state;
+  pid_t parent = 0;
+  rest >> state >> parent;
+  if (parent != ::getpid()) return;
+  WS_LOG(warn, "stuck worker killed pid={}", pid);
+  ::kill(static_cast<pid_t>(pid), SIGKILL);
+}
 
 // Background work uses the broker and the journal, so it ends before they do.
 struct BackgroundEnd {
@@ -194,6 +213,7 @@ void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread
 
 int run_serve(const ServeOptions& options) {
   if (const Status good = init_logging(options.log_level); !good) return fail(good.error());
+  std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is to look like a full disk, not end us
   EndSignal end;
   worker::SignalWatch signals([&end](int) { end.give(0); });
 
@@ -218,7 +238,7 @@ int run_serve(const ServeOptions& options) {
   std::mt19937_64 random{std::random_device{}()};
   ThreadExecutor background(2);
   broker::Broker broker(broker_config(options, secrets->join_token, *models, scripted_name),
-                        {clock, background, meter, [&random] { return random(); }});
+                        {clock, background, meter, [&random] { return random(); }, kill_child});
   journal::PosixFileSystem files;
   auto journal = open_journal(options, files, meter, broker.journal_callbacks());
   if (!journal) return fail(journal.error());

@@ -51,6 +51,9 @@ struct Deps {
   Executor& background;                     // replays, checkpoints
   Meter& meter;
   std::function<std::uint64_t()> random;    // for ids
+  // A local worker of this process id gave no sign of life within its lease; may be empty. Whoever
+  // started it should end it, so that another takes its place.
+  std::function<void(std::int64_t pid)> worker_stuck = {};
 };
 
 class Broker final : public Api, public link::ServerEvents {

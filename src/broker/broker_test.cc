@@ -280,6 +280,7 @@ TEST(BrokerTest, ASilentWorkerLosesItsLease) {
   station.clock.advance_ms(station.config.link.lease_ms + 1);
   station.settle();
   EXPECT_FALSE(worker->connected);
+  EXPECT_EQ(station.stuck, (std::vector<std::int64_t>{4711}));
   auto next = station.worker("w2", "m");
   EXPECT_EQ(next->assigned.size(), 1u);
 }

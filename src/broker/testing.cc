@@ -19,6 +19,7 @@ TestWorker::TestWorker(link::MemoryLink& link, std::string name, std::string mod
   hello.set_protocol(link::kProtocolVersion);
   hello.set_worker_name(std::move(name));
   hello.set_slots(slots);
+  hello.set_pid(4711);
   hello.add_models()->set_id(std::move(model));
   transport_->send(std::move(message));
 }
@@ -83,7 +84,8 @@ Station::~Station() { link.reset(); }
 void Station::start() {
   link = std::make_unique<link::MemoryLink>(link::MemoryLink::Delivery::kStepped);
   broker = std::make_unique<Broker>(
-      config, Deps{clock, executor, *meter_, [this] { return random_++ * 0x9e3779b97f4a7c15ull; }});
+      config, Deps{clock, executor, *meter_, [this] { return random_++ * 0x9e3779b97f4a7c15ull; },
+                   [this](std::int64_t pid) { stuck.push_back(pid); }});
   link->serve(*broker);
   journal::MemoryJournal::Options options{broker->journal_callbacks(), immediate_, 64};
   if (journal == nullptr) {

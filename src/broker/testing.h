@@ -94,6 +94,7 @@ class Station {
   std::unique_ptr<link::MemoryLink> link;
   std::unique_ptr<Broker> broker;
   ManualExecutor executor;
+  std::vector<std::int64_t> stuck;  // process ids that the broker called stuck
 
  private:
   void start();

@@ -133,6 +133,10 @@ void Broker::tend_sessions() {
   }
   for (const link::ConnectionId connection : expired) {
     transport_->close(connection);
+    const link::ServerSession& session = sessions_.at(connection);
+    if (session.joined() && session.peer().local && deps_.worker_stuck) {
+      deps_.worker_stuck(session.hello().pid());
+    }
     lose(connection, "no sign of life for " + std::to_string(config_.link.lease_ms) + " ms");
   }
 }

@@ -174,8 +174,8 @@ def test_two_servers_fight_for_one_folder_under_load(servers, rng):
     assert len(check_lanes(inspect(server.data))) == 40
 
 
-def test_a_worker_that_wakes_up_too_late_can_write_nothing(servers):
-    """It stops for longer than its lease, another takes over, and then its old tokens come."""
+def test_a_stuck_worker_is_given_up_and_replaced(servers):
+    """It stops for longer than its lease: another takes its request over, a new one its place."""
     server = servers.start(scripted="tokens=400,interval-ms=20", workers=2)
     stream = server.stream("hello", headers={"X-Resumable": "true"}).wait_frames(10)
     name = server.state(stream.request_id)["attempts"][-1]["worker"]
@@ -192,4 +192,5 @@ def test_a_worker_that_wakes_up_too_late_can_write_nothing(servers):
     assert stream.text == scripted_text(400)
     assert stream.numbers == list(range(len(stream.frames)))
     assert len(server.state(stream.request_id)["attempts"]) == 2
-    wait_until(lambda: pid not in server.workers(), "it to end, for its session is over", 20)
+    wait_until(lambda: pid not in server.workers() and len(server.workers()) == 2,
+               "another in its place", 20)
