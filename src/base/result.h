@@ -26,6 +26,8 @@ enum class Code {
   kQueueFull,              // a bound was reached; try again later
   kUnavailable,            // the server can't do it now (journal failed, draining, no worker)
   kBusy,                   // the resource is in use by another process
+  kConversationLocked,     // the conversation has a turn in flight, and turns don't queue here
+  kUpstream,               // another server that was to answer failed, and nobody can go on from there
   kIo,                     // the operating system refused
   kCorruption,             // stored bytes are not what was written
   kCancelled,              // the request was cancelled

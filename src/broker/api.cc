@@ -20,16 +20,27 @@ Effect reply(Callback<T> done, Result<T> result) {
 
 // Readers of a live request hear it after what is durable; callers, instead of an answer.
 Error lost_journal() {
-  return {Code::kUnavailable,
-          "the server can't write its journal; what was accepted is kept and goes on after a restart",
-          {}, 5000};
+  return {
+      Code::kUnavailable,
+      "the server can't write its journal; what was accepted is kept and goes on after a restart",
+      {},
+      5000};
+}
+
+// "waystation.chat.request.v1" → "chat"; empty when it is no such name.
+std::string_view task_of(std::string_view type) {
+  constexpr std::string_view kPrefix = "waystation.";
+  if (!type.starts_with(kPrefix)) return {};
+  type.remove_prefix(kPrefix.size());
+  return type.substr(0, type.find('.'));
 }
 
 }  // namespace
 
 Status Broker::post(Task task) {
   if (inbox_.try_send(std::move(task))) return {};
-  return Error{Code::kQueueFull, "the server has more to do than it can queue; try again", {}, 1000};
+  return Error{
+      Code::kQueueFull, "the server has more to do than it can queue; try again", {}, 1000};
 }
 
 Status Broker::submit(Submission submission, Callback<Submitted> done) {
@@ -48,9 +59,8 @@ Status Broker::attach(std::string tenant, RequestId id, Sequence from, ReaderPtr
 
 // Never refused: as many can be under way as there are connections.
 void Broker::detach(RequestId id, ReaderPtr reader, bool client_gone) {
-  inbox_.send_reserved([this, id, reader = std::move(reader), client_gone] {
-    do_detach(id, reader, client_gone);
-  });
+  inbox_.send_reserved(
+      [this, id, reader = std::move(reader), client_gone] { do_detach(id, reader, client_gone); });
 }
 
 Status Broker::cancel(std::string tenant, RequestId id, Callback<RequestView> done) {
@@ -76,8 +86,16 @@ Status Broker::models(Callback<std::vector<ModelView>> done) {
     std::vector<ModelView> views;
     for (const auto& [name, known] : models_) {
       if (known.workers == 0) continue;
-      views.push_back({name, known.info.fingerprint(), known.info.engine(),
-                       known.info.context_length(), known.workers, known.since_ms});
+      ModelView& view = views.emplace_back();
+      view.id = name;
+      view.fingerprint = known.info.fingerprint();
+      view.engine = known.info.engine();
+      view.context_length = known.info.context_length();
+      view.embedding_length = known.info.embedding_length();
+      view.tasks.assign(known.info.tasks().begin(), known.info.tasks().end());
+      if (view.tasks.empty()) view.tasks = {"chat", "completion"};
+      view.workers = known.workers;
+      view.since_ms = known.since_ms;
     }
     done(std::move(views));
   });
@@ -88,16 +106,19 @@ Status Broker::accepting() const {
     return lost_journal();
   }
   if (draining_) {
-    return Error{Code::kUnavailable, "the server is shutting down; try again in a moment", {}, 1000};
+    return Error{
+        Code::kUnavailable, "the server is shutting down; try again in a moment", {}, 1000};
   }
   if (journal_ != nullptr && journal_->backlog_bytes() > config_.backlog_bytes_max) {
     return Error{Code::kQueueFull, "the disk is behind; try again later", {}, 1000};
   }
   if (storage_full_) {
-    return Error{Code::kQueueFull,
-                 "the journal is at its size limit and what it holds may not be forgotten yet; raise "
-                 "--journal-bytes-max or wait for requests to pass their retention",
-                 {}, 60'000};
+    return Error{
+        Code::kQueueFull,
+        "the journal is at its size limit and what it holds may not be forgotten yet; raise "
+        "--journal-bytes-max or wait for requests to pass their retention",
+        {},
+        60'000};
   }
   return {};
 }
@@ -114,7 +135,10 @@ void Broker::do_submit(Submission submission, Callback<Submitted> done) {
     when_durable(reply<Submitted>(std::move(done), std::move(result)));
     return;
   }
-  (result->duplicate ? metrics_.duplicates : metrics_.accepted).add();
+  (result->cached      ? metrics_.cache_hits
+   : result->duplicate ? metrics_.duplicates
+                       : metrics_.accepted)
+      .add();
   ReaderPtr reader = result->duplicate ? nullptr : std::move(submission.reader);
   when_durable([this, result = *result, done = std::move(done),
                 reader = std::move(reader)](const Error* lost) {
@@ -132,18 +156,103 @@ Result<Submitted> Broker::accept(Submission& submission) {
   v1::Envelope& envelope = submission.envelope;
   const auto duplicate = ledger_->find_duplicate(envelope, now);
   if (!duplicate) return duplicate.error();
-  if (*duplicate) return Submitted{(*duplicate)->id, true, (*duplicate)->accepted_ms};
-  const auto& expected = config_.expected_models;
-  if (!dispatcher_.serves(envelope.model()) && !ledger_->knows_model(envelope.model()) &&
-      std::find(expected.begin(), expected.end(), envelope.model()) == expected.end()) {
-    return unknown_model(envelope.model());
+  if (*duplicate) {
+    return Submitted{
+        .id = (*duplicate)->id, .duplicate = true, .accepted_ms = (*duplicate)->accepted_ms};
   }
-  envelope.set_id(RequestId::make(now, deps_.random(), deps_.random()).to_string());
-  auto accepted = ledger_->submit(std::move(envelope), submission.detached,
-                                  submission.stream_usage, now, proposal_);
+  if (const Status good = check_model(envelope); !good) return good.error();
+  if (const auto cached = find_cached(submission)) return *cached;
+  if (submission.cache == CacheUse::kNone) envelope.clear_cachekey();
+  const std::string cache_key = envelope.cachekey();
+  if (envelope.id().empty()) {
+    envelope.set_id(RequestId::make(now, deps_.random(), deps_.random()).to_string());
+  }
+  const ledger::Terms terms{.detached = submission.detached,
+                            .stream_usage = submission.stream_usage,
+                            .choices = submission.choices,
+                            .compose = submission.compose,
+                            .locked = submission.locked};
+  auto accepted = ledger_->submit(std::move(envelope), terms, now, proposal_);
   absorb();
   if (!accepted) return accepted.error();
-  return Submitted{accepted->id, accepted->duplicate, accepted->accepted_ms};
+  if (!cache_key.empty()) cache_.put(cache_key, accepted->id);
+  return Submitted{
+      .id = accepted->id, .duplicate = accepted->duplicate, .accepted_ms = accepted->accepted_ms};
+}
+
+bool Broker::is_expected(const std::string& model) const {
+  const auto& expected = config_.expected_models;
+  return std::find(expected.begin(), expected.end(), model) != expected.end();
+}
+
+// What isn't known of a model is left to its workers.
+bool Broker::does_task(const std::string& model, const std::string& type) const {
+  const std::string_view task = task_of(type);
+  const auto known = models_.find(model);
+  if (task.empty() || known == models_.end()) return true;
+  const auto& tasks = known->second.info.tasks();
+  if (tasks.empty()) return task != "embedding";
+  return std::find(tasks.begin(), tasks.end(), task) != tasks.end();
+}
+
+// Somebody serves the model, or will, and it does what is asked for.
+Status Broker::check_model(const v1::Envelope& envelope) const {
+  const std::string& model = envelope.model();
+  const auto fallback = config_.fallbacks.find(model);
+  const bool falls_back =
+      fallback != config_.fallbacks.end() &&
+      std::any_of(fallback->second.begin(), fallback->second.end(), [&](const auto& other) {
+        return (dispatcher_.serves(other) || is_expected(other)) &&
+               does_task(other, envelope.type());
+      });
+  if (!dispatcher_.serves(model) && !ledger_->knows_model(model) && !is_expected(model) &&
+      !falls_back) {
+    return unknown_model(model);
+  }
+  const auto known = models_.find(model);
+  if (known == models_.end() || known->second.workers == 0) return {};
+  if (does_task(model, envelope.type())) return {};
+  std::string names;
+  for (const auto& [name, other] : models_) {
+    if (other.workers > 0 && does_task(name, envelope.type())) {
+      names += (names.empty() ? "" : ", ") + name;
+    }
+  }
+  return Error{Code::kInvalidArgument,
+               "the model '" + model + "' doesn't do " + std::string(task_of(envelope.type())) +
+                   "s; " +
+                   (names.empty() ? "no model that is served now does" : "these do: " + names),
+               "model"};
+}
+
+// An earlier request whose answer may be given for this one: answered not too long ago by the model
+// that would answer now, or being answered.
+std::optional<Submitted> Broker::find_cached(const Submission& submission) {
+  const v1::Envelope& envelope = submission.envelope;
+  if (submission.cache != CacheUse::kFull || envelope.cachekey().empty()) return std::nullopt;
+  // A key must name one request for as long as it binds; an earlier answer isn't its own.
+  if (!envelope.idempotencykey().empty()) return std::nullopt;
+  const auto id = cache_.find(envelope.cachekey());
+  const ledger::Request* earlier = id ? ledger_->find(*id) : nullptr;
+  const auto usable = [&] {
+    if (earlier == nullptr || earlier->tenant != envelope.tenant()) return false;
+    if (earlier->live()) return true;
+    if (earlier->state != v1::REQUEST_STATE_COMPLETED) return false;
+    if (now_ms() - earlier->ended_ms >= submission.cache_ttl_ms) return false;
+    const auto known = models_.find(envelope.model());
+    return known == models_.end() || known->second.workers == 0 ||
+           known->second.info.fingerprint() == earlier->answer_fingerprint;
+  };
+  if (!usable()) {
+    metrics_.cache_misses.add();
+    return std::nullopt;
+  }
+  // It must not go with its client before the reader of this one has come.
+  if (earlier->live() && !earlier->detached) {
+    orphans_[earlier->id] = steady_ms() + config_.orphan_wait_ms;
+  }
+  return Submitted{
+      .id = earlier->id, .duplicate = true, .cached = true, .accepted_ms = earlier->accepted_ms};
 }
 
 Error Broker::unknown_model(const std::string& model) const {
@@ -168,7 +277,7 @@ void Broker::do_attach(const std::string& tenant, RequestId id, Sequence from, R
     }
     return;
   }
-  orphans_.erase(id);
+  if (!reader->observes()) orphans_.erase(id);
   if (gate_.failed()) {
     done(view_of(**found));
     join(id, from, std::move(reader));
@@ -202,14 +311,14 @@ void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
     if (position.index <= visible) positions.push_back(position.index);
   }
   loading_.insert(reader.get());
-  deps_.background.run([this, id, from, reader = std::move(reader),
-                        positions = std::move(positions)]() mutable {
-    auto history = stream::load_history(*journal_, id, positions);
-    inbox_.send_reserved([this, id, from, reader = std::move(reader),
-                          history = std::move(history)]() mutable {
-      joined_after_load(id, from, std::move(reader), history);
-    });
-  });
+  deps_.background.run(
+      [this, id, from, reader = std::move(reader), positions = std::move(positions)]() mutable {
+        auto history = stream::load_history(*journal_, id, positions);
+        inbox_.send_reserved(
+            [this, id, from, reader = std::move(reader), history = std::move(history)]() mutable {
+              joined_after_load(id, from, std::move(reader), history);
+            });
+      });
 }
 
 void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
@@ -244,6 +353,7 @@ void Broker::do_detach(RequestId id, const ReaderPtr& reader, bool client_gone) 
   if (!client_gone || left > 0 || gate_.failed() || draining_) return;
   const ledger::Request* request = ledger_->find(id);
   if (request == nullptr || !request->live() || request->detached) return;
+  if (orphans_.contains(id)) return;  // another client is on its way to it
   ledger_->cancel(id, "the client went away", now_ms(), proposal_);
   absorb();
 }
@@ -274,11 +384,15 @@ RequestView Broker::view_of(const ledger::Request& request) const {
   view.id = request.id;
   view.state = request.state;
   view.model = request.model;
+  view.api = request.api;
   view.conversation = request.conversation;
+  view.choices = request.choice_count;
+  view.priority = request.priority;
   for (const v1::Attempt& attempt : request.attempts) {
-    view.attempts.push_back({attempt.number(), attempt.worker_name(), attempt.started_ms(),
-                             attempt.ended_ms(), attempt.outcome(), attempt.detail(),
-                             attempt.resumed_tokens()});
+    view.attempts.push_back(
+        {attempt.number(), attempt.worker_name(), attempt.started_ms(), attempt.ended_ms(),
+         attempt.outcome(), attempt.detail(), attempt.resumed_tokens(), attempt.continuation(),
+         attempt.prefilled_bytes(), attempt.regenerated_tokens(), attempt.model()});
   }
   view.queue_position = ledger_->queue_position(request);
   view.accepted_ms = request.accepted_ms;
@@ -288,9 +402,6 @@ RequestView Broker::view_of(const ledger::Request& request) const {
   view.finish_reason = request.finish_reason;
   view.failure = request.failure;
   view.usage = request.usage;
-  if (request.live()) {
-    view.usage.set_completion_tokens(static_cast<std::uint32_t>(request.token_ids.size()));
-  }
   view.detached = request.detached;
   view.stream_usage = request.stream_usage;
   return view;

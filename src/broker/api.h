@@ -19,16 +19,29 @@
 
 namespace waystation::broker {
 
+// Whether an earlier answer to the same envelope (`cachekey`) may be given instead.
+enum class CacheUse {
+  kNone,     // neither looked up nor kept
+  kRefresh,  // not looked up, but this one's answer is kept
+  kFull,
+};
+
 struct Submission {
-  v1::Envelope envelope;      // `id` is set by the broker; tenant, model, data, … by the caller
+  v1::Envelope envelope;      // `id` empty: the broker makes one; else a new UUIDv7 of the caller's
   bool detached = false;      // goes on when its client goes away
   bool stream_usage = false;  // a usage event ends the stream
+  std::uint32_t choices = 1;
+  bool compose = false;       // the Composer makes its data when its turn has come
+  bool locked = false;        // refused with kConversationLocked when its lane has a live request
+  CacheUse cache = CacheUse::kNone;  // only without a conversation; a key is never looked up
+  TimeMs cache_ttl_ms = 0;    // an answer older than this is not given
   std::shared_ptr<stream::Reader> reader;  // may be null; attached from event 0
 };
 
 struct Submitted {
   RequestId id;
-  bool duplicate = false;  // the idempotency key was known: this is the earlier request
+  bool duplicate = false;  // this is an earlier request: of the same key, or a cached one
+  bool cached = false;     // it was found in the cache, answered or still running
   TimeMs accepted_ms = 0;
 };
 
@@ -40,13 +53,20 @@ struct AttemptView {
   std::string outcome;  // "", "completed", "worker_lost", "engine_error", "server_restart", …
   std::string detail;
   std::uint64_t resumed_tokens = 0;
+  std::string continuation;  // "", "exact", "prefill", "restarted"; see records.proto
+  std::uint64_t prefilled_bytes = 0;
+  std::uint64_t regenerated_tokens = 0;
+  std::string model;  // that answered, when another than asked for
 };
 
 struct RequestView {
   RequestId id;
   v1::RequestState state = v1::REQUEST_STATE_UNSPECIFIED;
   std::string model;
+  std::string api;  // "chat.completions", "completions", "responses", "embeddings"
   std::string conversation;
+  std::uint32_t choices = 1;
+  std::int32_t priority = 0;
   std::vector<AttemptView> attempts;
   std::uint64_t queue_position = 0;  // 0 = running or ended; 1 = next
   TimeMs accepted_ms = 0;
@@ -65,6 +85,8 @@ struct ModelView {
   std::string fingerprint;
   std::string engine;
   std::uint32_t context_length = 0;
+  std::uint32_t embedding_length = 0;
+  std::vector<std::string> tasks;  // "chat", "completion", "embedding"
   std::uint32_t workers = 0;
   TimeMs since_ms = 0;  // first seen by this server
 };
@@ -77,6 +99,16 @@ struct Health {
 
 template <typename T>
 using Callback = std::function<void(Result<T>)>;
+
+// Makes the data of a request whose prompt depends on the turns before it (Submission::compose).
+// Asked when its turn has come, so all of those have ended; asked again for the same request (after
+// a failed attempt, after a restart), it must give the same bytes.
+class Composer {
+ public:
+  virtual ~Composer() = default;
+  // Returns at once; `done` is called once, on any thread, with the envelope's data to run.
+  virtual void compose(v1::Envelope envelope, Callback<std::string> done) = 0;
+};
 
 class Api {
  public:

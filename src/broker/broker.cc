@@ -25,7 +25,8 @@ Broker::Broker(Config config, Deps deps)
       deps_(std::move(deps)),
       metrics_(deps_.meter),
       inbox_(config_.inbox_max),
-      hub_(config_.hub_bytes_max) {
+      hub_(config_.hub_bytes_max),
+      cache_(config_.cache_keys_max) {
   health_.reason = "starting";
 }
 
@@ -58,6 +59,9 @@ Status Broker::start(journal::Journal& journal, link::ServerTransport& transport
     const ledger::Request& request = *ledger_->find(id);
     hub_.open(id, request.event_count);
     if (!request.detached) orphans_.emplace(id, orphaned_at);
+  }
+  for (const ledger::Request* request : ledger_->cacheable()) {
+    cache_.put(request->cache_key, request->id);
   }
   const ledger::Counts counts = ledger_->counts();
   ledger_->start_epoch(config_.version, now_ms(), proposal_);
@@ -138,9 +142,10 @@ void Broker::publish(v1::Record& record, LogIndex index) {
       for (const v1::Event& event : block->events) {
         tokens += static_cast<std::size_t>(event.token_ids_size());
       }
-      // Event 0 is the start, so event 1 brings the first token.
-      const bool first = tokens > 0 && block->first <= 1 && block->end() > 1;
       const ledger::Request* request = ledger_->find(*id);
+      // The starts of the choices come first, then the first token.
+      const Sequence starts = request == nullptr ? 1 : request->choice_count;
+      const bool first = tokens > 0 && block->first <= starts && block->end() > starts;
       const TimeMs accepted_ms = request == nullptr ? 0 : request->accepted_ms;
       gate_.add(index, [this, id = *id, block = std::move(block), tokens, first,
                         accepted_ms](const Error* lost) {

@@ -25,6 +25,7 @@
 #include "broker/api.h"
 #include "broker/gate.h"
 #include "broker/metrics.h"
+#include "cache/exact_index.h"
 #include "dispatch/dispatcher.h"
 #include "journal/journal.h"
 #include "ledger/ledger.h"
@@ -37,23 +38,27 @@ namespace waystation::broker {
 struct Config {
   ledger::Limits limits;
   link::ServerSessionConfig link;
-  std::vector<std::string> expected_models;          // will be served: requests wait for their worker
-  std::uint64_t hub_bytes_max = 64ull << 20;         // events of ended requests held in memory
-  std::uint64_t backlog_bytes_max = 64ull << 20;     // appended and not yet durable
-  std::uint64_t journal_bytes_max = 8ull << 30;      // on disk; above it ended requests are forgotten
-  TimeMs orphan_wait_ms = 60'000;                    // for a reader, after a restart
+  std::vector<std::string> expected_models;  // will be served: requests wait for their worker
+  // Who answers instead, in this order, while nobody serves the model.
+  std::map<std::string, std::vector<std::string>> fallbacks;
+  std::size_t cache_keys_max = 100'000;           // answers that can be found again
+  std::uint64_t hub_bytes_max = 64ull << 20;      // events of ended requests held in memory
+  std::uint64_t backlog_bytes_max = 64ull << 20;  // appended and not yet durable
+  std::uint64_t journal_bytes_max = 8ull << 30;   // on disk; above it ended requests are forgotten
+  TimeMs orphan_wait_ms = 60'000;                 // for a reader, after a restart
   std::size_t inbox_max = 65'536;
   std::string version = "dev";
 };
 
 struct Deps {
   const Clock& clock;
-  Executor& background;                     // replays, checkpoints
+  Executor& background;  // replays, checkpoints
   Meter& meter;
-  std::function<std::uint64_t()> random;    // for ids
+  std::function<std::uint64_t()> random;  // for ids
   // A local worker of this process id gave no sign of life within its lease; may be empty. Whoever
   // started it should end it, so that another takes its place.
   std::function<void(std::int64_t pid)> worker_stuck = {};
+  Composer* composer = nullptr;  // null: requests that need one fail; outlives the broker
 };
 
 class Broker final : public Api, public link::ServerEvents {
@@ -62,6 +67,9 @@ class Broker final : public Api, public link::ServerEvents {
   ~Broker() override;
 
   // ---- Life ------------------------------------------------------------------------------------
+
+  // In place of Deps::composer, where it is made later. Before start().
+  void set_composer(Composer& composer) { deps_.composer = &composer; }
 
   // What the journal is to be opened with.
   journal::Callbacks journal_callbacks();
@@ -80,7 +88,7 @@ class Broker final : public Api, public link::ServerEvents {
   // Ends the loop; readers and callers that still wait hear that the server ends. Any thread.
   void stop();
 
-  // ---- Api: any thread ---------------------------------------------------------------------------
+  // ---- Api: any thread --------------------------------------------------------------------------
 
   Status submit(Submission submission, Callback<Submitted> done) override;
   Status attach(std::string tenant, RequestId id, Sequence from,
@@ -113,6 +121,10 @@ class Broker final : public Api, public link::ServerEvents {
                          const Result<std::vector<stream::BlockPtr>>& history);
   Status accepting() const;
   Error unknown_model(const std::string& model) const;
+  Status check_model(const v1::Envelope& envelope) const;
+  bool does_task(const std::string& model, const std::string& type) const;
+  std::optional<Submitted> find_cached(const Submission& submission);
+  bool is_expected(const std::string& model) const;
   RequestView view_of(const ledger::Request& request) const;
 
   // From workers.cc.
@@ -123,12 +135,18 @@ class Broker final : public Api, public link::ServerEvents {
   void lose(link::ConnectionId connection, const std::string& reason);
   void tend_sessions();
   void dispatch();
+  std::optional<std::pair<WorkerId, std::string>> pick_for(const ledger::Request& request);
   void start_work(ledger::StartWork work);
+  void compose(ledger::StartWork work);
+  void composed(ledger::StartWork work, Result<std::string> data);
+  void send_durably(ledger::StartWork work);
+  void send_work(ledger::StartWork work);
+  void take_back_unsent(const link::ServerSession& session);
   void stop_work(const ledger::StopWork& work);
   link::ServerSession* session_of(WorkerId worker);
 
   // From broker.cc.
-  void absorb();                         // what the last command proposed: to the batch and the gate
+  void absorb();  // what the last command proposed: to the batch and the gate
   void publish(v1::Record& record, LogIndex index);
   void when_durable(Effect effect) { gate_.add(ledger_->index(), std::move(effect)); }
   void flush();
@@ -157,11 +175,12 @@ class Broker final : public Api, public link::ServerEvents {
   std::unique_ptr<ledger::Ledger> ledger_;
   dispatch::Dispatcher dispatcher_;
   stream::Hub hub_;
+  cache::ExactIndex cache_;
   Gate gate_;
 
-  ledger::Proposal proposal_;          // of the command that runs
-  std::vector<std::string> batch_;     // records of this turn, not yet handed to the journal
-  LogIndex absorbed_;                  // the last record put into a batch
+  ledger::Proposal proposal_;       // of the command that runs
+  std::vector<std::string> batch_;  // records of this turn, not yet handed to the journal
+  LogIndex absorbed_;               // the last record put into a batch
 
   struct Known {
     v1::ModelInfo info;
@@ -173,8 +192,8 @@ class Broker final : public Api, public link::ServerEvents {
   std::map<std::string, Known> models_;
   std::uint64_t next_worker_ = 1;
 
-  std::unordered_set<const stream::Reader*> loading_;    // readers that wait for a replay
-  std::map<RequestId, TimeMs> orphans_;                  // steady deadline for a reader to come back
+  std::unordered_set<const stream::Reader*> loading_;  // readers that wait for a replay
+  std::map<RequestId, TimeMs> orphans_;                // steady deadline for a reader to come
 
   TimeMs next_house_ms_ = 0;
   bool checkpointing_ = false;

@@ -63,8 +63,8 @@ TEST(BrokerTest, ADeadWorkersRequestGoesOnElsewhereInTheSameStream) {
   first->die();
   auto second = station.worker("w2", "m");
   ASSERT_EQ(second->assigned.size(), 1u);
-  EXPECT_EQ(second->assigned[0].resume_token_ids_size(), 3);
-  EXPECT_EQ(second->assigned[0].resume_text_bytes(), 9u);
+  EXPECT_EQ(second->assigned[0].resume(0).token_ids_size(), 3);
+  EXPECT_EQ(second->assigned[0].resume(0).text().size(), 9u);
   EXPECT_EQ(second->assigned[0].fence().attempt(), 2u);
   second->produce(0, 2);
   second->finish(0);
@@ -235,14 +235,14 @@ TEST(BrokerTest, AFailedJournalStopsAcceptanceAndKeepsReads) {
   EXPECT_EQ(refused.error().code, Code::kUnavailable);
   auto reader = station.attach(*id);
   EXPECT_EQ(reader->text, "t0 t1 ");
-  EXPECT_TRUE(reader->interrupted);  // it can't go on here
+  EXPECT_TRUE(reader->interrupted);              // it can't go on here
   EXPECT_EQ(station.get(*id)->event_count, 2u);  // the start and one block of two tokens
   station.restart();
   station.journal->make_all_durable();
   station.settle();
   auto next = station.worker("w2", "m");
   ASSERT_EQ(next->assigned.size(), 1u);
-  EXPECT_EQ(next->assigned[0].resume_token_ids_size(), 2);
+  EXPECT_EQ(next->assigned[0].resume(0).token_ids_size(), 2);
 }
 
 TEST(BrokerTest, AWorkerThatLeavesBeforeItWasWelcomedGetsNothing) {
@@ -292,8 +292,8 @@ TEST(BrokerTest, DeadlinesExpireWhileQueued) {
   submission.envelope.set_model("m");
   submission.envelope.set_expirytime_ms(station.clock.wall_ms() + 500);
   RequestId id;
-  ASSERT_TRUE(station.broker->submit(std::move(submission),
-                                     [&](Result<Submitted> got) { id = got->id; }));
+  ASSERT_TRUE(
+      station.broker->submit(std::move(submission), [&](Result<Submitted> got) { id = got->id; }));
   station.settle();
   station.clock.advance_ms(501);
   station.settle();
@@ -327,7 +327,7 @@ TEST(BrokerTest, CheckpointsAndTrimmingKeepWhatIsLive) {
   EXPECT_EQ(station.get(ended)->state, v1::REQUEST_STATE_COMPLETED);
   auto third = station.worker("w3", "m", 1);
   ASSERT_EQ(third->assigned.size(), 1u);
-  EXPECT_EQ(third->assigned[0].resume_token_ids_size(), 4);
+  EXPECT_EQ(third->assigned[0].resume(0).token_ids_size(), 4);
   EXPECT_EQ(third->assigned[0].envelope().data(), "{}");
 }
 

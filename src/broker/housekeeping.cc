@@ -134,7 +134,7 @@ void Broker::cancel_orphans() {
     }
     const ledger::Request* request = ledger_->find(at->first);
     if (request != nullptr && request->live() && hub_.readers(at->first) == 0) {
-      ledger_->cancel(at->first, "no client came back for it after the restart", now_ms(),
+      ledger_->cancel(at->first, "no client came for it", now_ms(),
                       proposal_);
       absorb();
     }

@@ -16,6 +16,8 @@ struct Metrics {
   Counter& accepted;
   Counter& duplicates;
   Counter& refused;
+  Counter& cache_hits;
+  Counter& cache_misses;
   Counter& completed;
   Counter& failed;
   Counter& cancelled;

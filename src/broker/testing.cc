@@ -11,16 +11,22 @@ bool TestReader::on_block(stream::BlockPtr block) {
   return true;
 }
 
-TestWorker::TestWorker(link::MemoryLink& link, std::string name, std::string model,
-                       std::uint32_t slots) {
-  transport_ = link.connect(link::Peer{"unix:", true}, *this);
-  v1::WorkerMessage message;
-  v1::Hello& hello = *message.mutable_hello();
+v1::Hello TestWorker::hello_of(std::string name, std::string model, std::uint32_t slots) {
+  v1::Hello hello;
   hello.set_protocol(link::kProtocolVersion);
   hello.set_worker_name(std::move(name));
   hello.set_slots(slots);
   hello.set_pid(4711);
-  hello.add_models()->set_id(std::move(model));
+  v1::ModelInfo& served = *hello.add_models();
+  served.set_id(std::move(model));
+  served.set_fingerprint("sha");
+  return hello;
+}
+
+TestWorker::TestWorker(link::MemoryLink& link, v1::Hello hello) {
+  transport_ = link.connect(link::Peer{"unix:", true}, *this);
+  v1::WorkerMessage message;
+  *message.mutable_hello() = std::move(hello);
   transport_->send(std::move(message));
 }
 
@@ -28,7 +34,9 @@ void TestWorker::on_message(v1::ServerMessage message) {
   if (message.has_welcome()) welcome = message.welcome();
   if (message.has_assign()) {
     started_.push_back(false);
-    made_.push_back(static_cast<std::size_t>(message.assign().resume_token_ids_size()));
+    made_.push_back(message.assign().resume().empty()
+                        ? 0
+                        : static_cast<std::size_t>(message.assign().resume(0).token_ids_size()));
     assigned.push_back(std::move(*message.mutable_assign()));
   }
   if (message.has_cancel()) cancelled.push_back(message.cancel().fence());
@@ -65,27 +73,39 @@ void TestWorker::finish(std::size_t index) {
   send(std::move(output));
 }
 
+void TestWorker::fail(std::size_t index, Code code, const std::string& message) {
+  v1::Output output;
+  *output.mutable_fence() = assigned.at(index).fence();
+  output.mutable_failure()->set_code(std::string(code_name(code)));
+  output.mutable_failure()->set_message(message);
+  send(std::move(output));
+}
+
 void TestWorker::leave() {
   v1::WorkerMessage message;
   message.mutable_leaving()->set_reason("the test says so");
   transport_->send(std::move(message));
 }
 
-void TestWorker::die() { transport_->close(); }
+void TestWorker::die() {
+  transport_->close();
+}
 
-Station::Station(bool immediately_durable, Config given)
-    : config(std::move(given)), immediate_(immediately_durable) {
+Station::Station(bool immediately_durable, Config given, Composer* composer_in)
+    : config(std::move(given)), composer(composer_in), immediate_(immediately_durable) {
   config.expected_models.push_back("m");
   start();
 }
 
-Station::~Station() { link.reset(); }
+Station::~Station() {
+  link.reset();
+}
 
 void Station::start() {
   link = std::make_unique<link::MemoryLink>(link::MemoryLink::Delivery::kStepped);
   broker = std::make_unique<Broker>(
       config, Deps{clock, executor, *meter_, [this] { return random_++ * 0x9e3779b97f4a7c15ull; },
-                   [this](std::int64_t pid) { stuck.push_back(pid); }});
+                   [this](std::int64_t pid) { stuck.push_back(pid); }, composer});
   link->serve(*broker);
   journal::MemoryJournal::Options options{broker->journal_callbacks(), immediate_, 64};
   if (journal == nullptr) {
@@ -116,17 +136,32 @@ void Station::settle() {
 Result<Submitted> Station::submit(const std::string& model, const std::string& conversation,
                                   const std::string& key, std::shared_ptr<TestReader> reader,
                                   bool detached) {
+  Submission submission = submission_of(model);
+  submission.envelope.set_partitionkey(conversation);
+  submission.envelope.set_idempotencykey(key);
+  submission.reader = std::move(reader);
+  submission.detached = detached;
+  return submit(std::move(submission));
+}
+
+Submission Station::submission_of(const std::string& model) {
   Submission submission;
   submission.envelope.set_tenant("default");
   submission.envelope.set_model(model);
-  submission.envelope.set_partitionkey(conversation);
-  submission.envelope.set_idempotencykey(key);
   submission.envelope.set_data("{}");
-  submission.reader = std::move(reader);
-  submission.detached = detached;
+  submission.detached = true;
+  return submission;
+}
+
+Result<Submitted> Station::submit(Submission submission) {
   Result<Submitted> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->submit(std::move(submission), [&](Result<Submitted> got) { result = got; }));
+  // It may be answered later, by a test that lets the journal wait.
+  const auto answer = std::make_shared<Result<Submitted>*>(&result);
+  CHECK(broker->submit(std::move(submission), [answer](Result<Submitted> got) {
+    if (*answer != nullptr) **answer = std::move(got);
+  }));
   settle();
+  *answer = nullptr;
   return result;
 }
 
@@ -149,6 +184,19 @@ std::shared_ptr<TestReader> Station::attach(RequestId id, Sequence from) {
   CHECK(broker->attach("default", id, from, reader, [](Result<RequestView>) {}));
   settle();
   return reader;
+}
+
+void Station::sync() {
+  for (int round = 0; round < 3; ++round) {
+    journal->make_all_durable();
+    settle();
+  }
+}
+
+std::shared_ptr<TestWorker> Station::worker(v1::Hello hello) {
+  auto made = std::make_shared<TestWorker>(*link, std::move(hello));
+  settle();
+  return made;
 }
 
 std::shared_ptr<TestWorker> Station::worker(const std::string& name, const std::string& model,

@@ -46,7 +46,12 @@ class TestReader final : public stream::Reader {
 // A worker that keeps what it was given until the test lets it answer.
 class TestWorker final : public link::WorkerEvents {
  public:
-  TestWorker(link::MemoryLink& link, std::string name, std::string model, std::uint32_t slots);
+  TestWorker(link::MemoryLink& link, std::string name, std::string model, std::uint32_t slots)
+      : TestWorker(link, hello_of(std::move(name), std::move(model), slots)) {}
+  TestWorker(link::MemoryLink& link, v1::Hello hello);
+
+  // A plain worker with one model, whose file has the fingerprint "sha".
+  static v1::Hello hello_of(std::string name, std::string model, std::uint32_t slots = 1);
 
   void on_message(v1::ServerMessage message) override;
   void on_disconnected(std::string) override { connected = false; }
@@ -54,6 +59,7 @@ class TestWorker final : public link::WorkerEvents {
   // Sends `count` tokens of the assignment `index`, "t<i> " each, going on from where it resumes.
   void produce(std::size_t index, std::size_t count);
   void finish(std::size_t index);
+  void fail(std::size_t index, Code code, const std::string& message = "it said no");
   void leave();  // says that it takes no new work
   void send(v1::Output output);
   void die();  // the connection breaks
@@ -71,7 +77,8 @@ class TestWorker final : public link::WorkerEvents {
 
 class Station {
  public:
-  explicit Station(bool immediately_durable = true, Config config = {});
+  explicit Station(bool immediately_durable = true, Config config = {},
+                   Composer* composer = nullptr);
   ~Station();
 
   // Kills the server and starts another on what was durable.
@@ -80,16 +87,23 @@ class Station {
   void settle();
 
   Result<Submitted> submit(const std::string& model, const std::string& conversation = "",
-                           const std::string& key = "", std::shared_ptr<TestReader> reader = nullptr,
-                           bool detached = true);
+                           const std::string& key = "",
+                           std::shared_ptr<TestReader> reader = nullptr, bool detached = true);
+  Result<Submitted> submit(Submission submission);
+  // A request that has nothing special; the tenant is "default".
+  static Submission submission_of(const std::string& model);
   Result<RequestView> get(RequestId id, const std::string& tenant = "default");
   Result<RequestView> cancel(RequestId id);
   std::shared_ptr<TestReader> attach(RequestId id, Sequence from = 0);
   std::shared_ptr<TestWorker> worker(const std::string& name, const std::string& model,
                                      std::uint32_t slots = 1);
+  std::shared_ptr<TestWorker> worker(v1::Hello hello);
+  // Makes all that was written durable, and what comes of that too.
+  void sync();
 
   ManualClock clock;
   Config config;
+  Composer* composer;  // of the next start
   std::unique_ptr<journal::MemoryJournal> journal;
   std::unique_ptr<link::MemoryLink> link;
   std::unique_ptr<Broker> broker;

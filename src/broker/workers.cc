@@ -1,5 +1,6 @@
 // Workers: their sessions, what they bring, and what they get.
 #include <algorithm>
+#include <unordered_set>
 #include <utility>
 
 #include "base/check.h"
@@ -67,19 +68,19 @@ void Broker::do_hello(link::ServerSession& session, const v1::Hello& hello) {
     if (lost != nullptr || at == sessions_.end()) return;
     transport_->send(connection, at->second.welcome(ledger_->epoch(), worker));
     connections_[worker] = connection;
-    std::vector<std::string> names;
+    dispatch::Offer offer{.slots = hello.slots(), .weight = hello.weight(), .rank = hello.rank()};
     for (const v1::ModelInfo& model : hello.models()) {
-      names.push_back(model.id());
+      offer.services.push_back({model.id(), model.fingerprint(), model.prefills()});
       Known& known = models_[model.id()];
       known.info = model;
       ++known.workers;
       if (known.since_ms == 0) known.since_ms = now_ms();
     }
-    dispatcher_.add(worker, names, hello.slots());
+    dispatcher_.add(worker, hello.worker_name(), std::move(offer));
     if (at->second.leaving()) dispatcher_.set_leaving(worker);  // it changed its mind meanwhile
     metrics_.workers.set(static_cast<double>(connections_.size()));
     WS_LOG(info, "worker joined worker={} id={} pid={} slots={} model={}", hello.worker_name(),
-           worker.value, hello.pid(), hello.slots(), names.front());
+           worker.value, hello.pid(), hello.slots(), hello.models(0).id());
     update_health();
   });
 }
@@ -108,6 +109,7 @@ void Broker::lose(link::ConnectionId connection, const std::string& reason) {
     dispatcher_.remove(worker);
     connections_.erase(worker);
     metrics_.workers.set(static_cast<double>(connections_.size()));
+    if (!gate_.failed()) take_back_unsent(at->second);
     if (!gate_.failed() && at->second.leaving()) {
       ledger_->worker_left(worker, now_ms(), proposal_);
     } else if (!gate_.failed()) {
@@ -118,6 +120,17 @@ void Broker::lose(link::ConnectionId connection, const std::string& reason) {
   sessions_.erase(at);
   if (!gate_.failed()) absorb();
   update_health();
+}
+
+// What was leased to a worker that is gone, but still waited to be sent, is none of its doing.
+void Broker::take_back_unsent(const link::ServerSession& session) {
+  std::unordered_set<link::FenceKey, link::FenceKeyHash> sent;
+  for (const v1::Fence& fence : session.in_flight()) sent.insert(link::key_of(fence));
+  for (const v1::Fence& fence : ledger_->running_on(session.worker())) {
+    if (sent.contains(link::key_of(fence))) continue;
+    ledger_->take_back(session.worker(), fence, "its worker was gone before it was sent", now_ms(),
+                       proposal_);
+  }
 }
 
 // Heartbeats out, leases that ran out.
@@ -141,26 +154,63 @@ void Broker::tend_sessions() {
   }
 }
 
+// Who runs a request, and by which model. While nobody serves its own model, the first of its
+// fallbacks that is served and does the task takes its place.
+std::optional<std::pair<WorkerId, std::string>> Broker::pick_for(const ledger::Request& request) {
+  dispatch::Need need{.model = request.model,
+                      .lane = request.conversation.empty() ? "" : request.lane,
+                      .alone = request.suspect,
+                      .begun = request.begun(),
+                      .fingerprint = request.token_fingerprint};
+  if (!request.attempts.empty() && request.attempts.back().outcome() == "engine_error") {
+    need.avoid = request.attempts.back().worker_name();
+  }
+  if (!dispatcher_.serves(request.model)) {
+    const auto fallback = config_.fallbacks.find(request.model);
+    if (fallback == config_.fallbacks.end()) return std::nullopt;
+    const auto served = std::find_if(
+        fallback->second.begin(), fallback->second.end(), [&](const std::string& other) {
+          return dispatcher_.serves(other) && does_task(other, request.envelope->type());
+        });
+    if (served == fallback->second.end()) return std::nullopt;
+    need.model = *served;
+  }
+  const auto worker = dispatcher_.pick(need);
+  if (!worker) return std::nullopt;
+  return std::pair(*worker, need.model);
+}
+
 // Gives ready heads of lanes to workers with credit.
 void Broker::dispatch() {
   if (gate_.failed() || draining_) return;
   dispatcher_.begin_round();
-  std::vector<std::pair<RequestId, WorkerId>> picks;
+  struct Pick {
+    RequestId id;
+    WorkerId worker;
+    std::string model;
+  };
+  std::vector<Pick> picks;
   for (const std::string& model : ledger_->order().models()) {
-    if (!dispatcher_.has_credit(model)) continue;
+    if (!dispatcher_.has_credit(model) && dispatcher_.serves(model)) continue;
     ledger_->order().visit(model, [&](RequestId id) {
       const ledger::Request& request = *ledger_->find(id);
-      const auto worker = dispatcher_.pick(model, request.conversation.empty() ? "" : request.lane,
-                                           request.suspect());
-      if (worker) picks.emplace_back(id, *worker);
-      return worker || request.suspect();  // others need not wait for a suspect's empty worker
+      const auto found = pick_for(request);
+      if (found) picks.push_back({id, found->first, found->second});
+      // Others need not wait for a suspect's empty worker, or for one that can go on from an
+      // answer.
+      return found || request.suspect || request.begun();
     });
   }
   const TimeMs now = now_ms();
-  for (const auto& [id, worker] : picks) {
-    const link::ServerSession* session = session_of(worker);
+  for (const Pick& pick : picks) {
+    const link::ServerSession* session = session_of(pick.worker);
     CHECK(session != nullptr);
-    ledger_->lease(id, worker, session->hello().worker_name(), now, proposal_);
+    ledger::Runner runner{.worker = pick.worker, .worker_name = session->hello().worker_name()};
+    for (const v1::ModelInfo& model : session->hello().models()) {
+      if (model.id() == pick.model) runner.fingerprint = model.fingerprint();
+    }
+    if (pick.model != ledger_->find(pick.id)->model) runner.model = pick.model;
+    ledger_->lease(pick.id, runner, now, proposal_);
   }
   if (!picks.empty()) absorb();
 }
@@ -172,11 +222,79 @@ link::ServerSession* Broker::session_of(WorkerId worker) {
   return at == sessions_.end() ? nullptr : &at->second;
 }
 
+// From a lease to the worker: put together what depends on earlier turns, wait for the disk where
+// running twice would do harm, send.
+void Broker::start_work(ledger::StartWork work) {
+  const auto id = RequestId::from_bytes(work.assign.fence().request());
+  if (ledger_->find(*id)->compose) {
+    compose(std::move(work));
+  } else {
+    send_durably(std::move(work));
+  }
+}
+
+void Broker::compose(ledger::StartWork work) {
+  if (deps_.composer == nullptr) {
+    composed(std::move(work),
+             Error{Code::kInvalidArgument, "this server doesn't keep the turns of conversations"});
+    return;
+  }
+  v1::Envelope envelope = work.assign.envelope();
+  deps_.composer->compose(std::move(envelope),
+                          [this, work = std::move(work)](Result<std::string> data) {
+                            inbox_.send_reserved([this, work, data = std::move(data)]() mutable {
+                              composed(std::move(work), std::move(data));
+                            });
+                          });
+}
+
+void Broker::composed(ledger::StartWork work, Result<std::string> data) {
+  if (gate_.failed()) return;
+  if (data) {
+    work.assign.mutable_envelope()->set_data(std::move(*data));
+    send_durably(std::move(work));
+    return;
+  }
+  v1::Output output;
+  *output.mutable_fence() = work.assign.fence();
+  v1::Failure& failure = *output.mutable_failure();
+  failure.set_code(std::string(code_name(data.error().code)));
+  failure.set_message(data.error().message);
+  failure.set_param(data.error().param);
+  failure.set_retry_after_ms(static_cast<std::uint32_t>(std::max(data.error().retry_after_ms, 0)));
+  ledger_->output(work.worker, output, now_ms(), proposal_);
+  dispatcher_.release(work.worker);
+  absorb();
+}
+
 // Local engines may begin before the lease is durable: what they make becomes visible only through
 // later records of the same log, and running them twice does no harm.
-void Broker::start_work(ledger::StartWork work) {
+void Broker::send_durably(ledger::StartWork work) {
+  const link::ServerSession* session = session_of(work.worker);
+  if (session == nullptr || !session->hello().wait_durable()) {
+    send_work(std::move(work));
+    return;
+  }
+  when_durable([this, work = std::move(work)](const Error* lost) mutable {
+    if (lost == nullptr) send_work(std::move(work));
+  });
+}
+
+void Broker::send_work(ledger::StartWork work) {
   link::ServerSession* session = session_of(work.worker);
-  CHECK(session != nullptr && session->credit() > 0);
+  if (session == nullptr) return;  // lost meanwhile, and the request is in its lane again
+  if (!ledger_->is_current(work.worker, work.assign.fence())) {
+    dispatcher_.release(work.worker);  // cancelled or expired meanwhile
+    return;
+  }
+  if (session->leaving()) {
+    ledger_->take_back(work.worker, work.assign.fence(), "its worker takes no new work any more",
+                       now_ms(), proposal_);
+    dispatcher_.release(work.worker);
+    absorb();
+    return;
+  }
+  CHECK(session->credit() > 0);
   const link::ConnectionId connection = session->connection();
   transport_->send(connection, session->assign(std::move(work.assign)));
 }

@@ -16,12 +16,37 @@
 
 namespace waystation::dispatch {
 
+// What a worker does with one of its models.
+struct Service {
+  std::string model;
+  std::string fingerprint = {};  // of the model's file; empty: its token ids mean nothing to others
+  bool prefills = false;         // goes on from the text of an answer
+};
+
+// A worker as it offers itself.
+struct Offer {
+  std::vector<Service> services = {};
+  std::uint32_t slots = 1;
+  std::uint32_t weight = 0;  // share of the load among workers of its rank; 0 = by its slots
+  std::uint32_t rank = 0;    // gets work only when nobody of a lower rank can take it
+};
+
+// What a lane's head needs.
+struct Need {
+  std::string model;
+  std::string lane = {};   // empty: no affinity
+  bool alone = false;      // only an empty worker will do, and it gets nothing else until release()
+  bool begun = false;      // there is an answer to go on from …
+  std::string fingerprint = {};  // … of this model's tokens; empty: only its text
+  std::string avoid = {};  // the worker that failed it last, by name: only when nobody else is free
+};
+
 // Pure; owned and called by the broker's thread.
 class Dispatcher {
  public:
   explicit Dispatcher(std::unique_ptr<Policy> policy = make_least_loaded());
 
-  void add(WorkerId worker, std::vector<std::string> models, std::uint32_t slots);
+  void add(WorkerId worker, std::string name, Offer offer);
   void remove(WorkerId worker);
   // Takes no new work any more.
   void set_leaving(WorkerId worker);
@@ -29,10 +54,10 @@ class Dispatcher {
   // Begins a round of picks: worker reservations of the last round are given up.
   void begin_round();
 
-  // Chooses a worker for the head of `lane` and takes one of its slots. With `alone`, only an empty
-  // worker will do, and it gets nothing else until release(); when none is empty, the least loaded
-  // one is kept free of new work for the rest of the round. Empty `lane`: no affinity.
-  std::optional<WorkerId> pick(const std::string& model, const std::string& lane, bool alone);
+  // Chooses a worker and takes one of its slots. When a suspect needs an empty worker and none is
+  // empty, the least loaded one is kept free of new work for the rest of the round. An answer that
+  // has begun goes to a worker that can go on from it; when nobody can, to any, who will say so.
+  std::optional<WorkerId> pick(const Need& need);
 
   // A slot of the worker is free again.
   void release(WorkerId worker);
@@ -44,17 +69,20 @@ class Dispatcher {
 
  private:
   struct Worker {
-    std::vector<std::string> models;
-    std::uint32_t slots = 0;
+    std::string name;
+    Offer offer;
     std::uint32_t in_flight = 0;
+    std::uint64_t taken = 0;  // work given, in shares of its weight
     bool leaving = false;
     bool alone = false;     // runs one suspect, and nothing beside it
     bool reserved = false;  // is emptied for a suspect
-    bool serves(const std::string& model) const;
-    bool open() const { return !leaving && !alone && !reserved && in_flight < slots; }
+    const Service* service(const std::string& model) const;
+    bool can_continue(const Need& need) const;
+    bool open() const { return !leaving && !alone && !reserved && in_flight < offer.slots; }
   };
 
-  std::optional<WorkerId> pick_alone(const std::string& model);
+  std::optional<WorkerId> pick_alone(const Need& need);
+  bool somebody_continues(const Need& need) const;
   void remember(const std::string& lane, WorkerId worker);
 
   std::unique_ptr<Policy> policy_;

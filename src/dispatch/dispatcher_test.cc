@@ -7,61 +7,119 @@ namespace {
 
 constexpr WorkerId kA{1}, kB{2};
 
+Offer offer(std::string model, std::uint32_t slots) {
+  return {.services = {{.model = std::move(model)}}, .slots = slots};
+}
+
 TEST(DispatcherTest, TakesTheLeastLoadedAndStopsWithoutCredit) {
   Dispatcher dispatcher;
-  dispatcher.add(kA, {"m"}, 1);
-  dispatcher.add(kB, {"m"}, 2);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kA);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kB);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kB);
-  EXPECT_FALSE(dispatcher.pick("m", "", false));
+  dispatcher.add(kA, "kA", offer("m", 1));
+  dispatcher.add(kB, "kB", offer("m", 2));
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kA);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kB);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kB);
+  EXPECT_FALSE(dispatcher.pick({.model = "m", .lane = "", .alone = false}));
   EXPECT_FALSE(dispatcher.has_credit("m"));
   dispatcher.release(kA);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kA);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kA);
 }
 
 TEST(DispatcherTest, OnlyWorkersOfTheModel) {
   Dispatcher dispatcher;
-  dispatcher.add(kA, {"m"}, 1);
-  EXPECT_FALSE(dispatcher.pick("other", "", false));
+  dispatcher.add(kA, "kA", offer("m", 1));
+  EXPECT_FALSE(dispatcher.pick({.model = "other", .lane = "", .alone = false}));
   EXPECT_TRUE(dispatcher.serves("m"));
   EXPECT_FALSE(dispatcher.serves("other"));
 }
 
 TEST(DispatcherTest, AConversationGoesBackToItsWorker) {
   Dispatcher dispatcher;
-  dispatcher.add(kA, {"m"}, 4);
-  dispatcher.add(kB, {"m"}, 4);
-  ASSERT_EQ(dispatcher.pick("m", "", false), kA);
-  ASSERT_EQ(dispatcher.pick("m", "talk", false), kB);
-  ASSERT_EQ(dispatcher.pick("m", "talk", false), kB);  // although A has less to do
+  dispatcher.add(kA, "kA", offer("m", 4));
+  dispatcher.add(kB, "kB", offer("m", 4));
+  ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kA);
+  ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "talk", .alone = false}), kB);
+  ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "talk", .alone = false}), kB);  // although A has less to do
   dispatcher.remove(kB);
-  EXPECT_EQ(dispatcher.pick("m", "talk", false), kA);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "talk", .alone = false}), kA);
 }
 
 TEST(DispatcherTest, ASuspectRunsAloneAndAWorkerIsEmptiedForIt) {
   Dispatcher dispatcher;
-  dispatcher.add(kA, {"m"}, 4);
-  dispatcher.add(kB, {"m"}, 4);
-  ASSERT_EQ(dispatcher.pick("m", "", false), kA);
-  ASSERT_EQ(dispatcher.pick("m", "", false), kB);
+  dispatcher.add(kA, "kA", offer("m", 4));
+  dispatcher.add(kB, "kB", offer("m", 4));
+  ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kA);
+  ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kB);
   dispatcher.begin_round();
-  EXPECT_FALSE(dispatcher.pick("m", "", true));     // nobody is empty: A is kept for it
-  EXPECT_EQ(dispatcher.pick("m", "", false), kB);   // others go on elsewhere
+  EXPECT_FALSE(dispatcher.pick({.model = "m", .lane = "", .alone = true}));     // nobody is empty: A is kept for it
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kB);   // others go on elsewhere
   dispatcher.release(kA);
   dispatcher.begin_round();
-  EXPECT_EQ(dispatcher.pick("m", "", true), kA);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kB);   // nothing beside it
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = true}), kA);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kB);   // nothing beside it
   dispatcher.release(kA);
-  EXPECT_EQ(dispatcher.pick("m", "", false), kA);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "", .alone = false}), kA);
 }
 
 TEST(DispatcherTest, ALeavingWorkerGetsNothing) {
   Dispatcher dispatcher;
-  dispatcher.add(kA, {"m"}, 4);
+  dispatcher.add(kA, "kA", offer("m", 4));
   dispatcher.set_leaving(kA);
-  EXPECT_FALSE(dispatcher.pick("m", "", false));
-  EXPECT_FALSE(dispatcher.pick("m", "", true));
+  EXPECT_FALSE(dispatcher.pick({.model = "m", .lane = "", .alone = false}));
+  EXPECT_FALSE(dispatcher.pick({.model = "m", .lane = "", .alone = true}));
+}
+
+TEST(DispatcherTest, ABegunAnswerGoesToWhoCanGoOnFromIt) {
+  Dispatcher dispatcher;
+  Offer plain = offer("m", 4);
+  Offer same = offer("m", 1);
+  same.services[0].fingerprint = "sha";
+  dispatcher.add(kA, "a", plain);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .begun = true, .fingerprint = "sha"}), kA);  // will say no
+  dispatcher.add(kB, "b", same);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .begun = true, .fingerprint = "sha"}), kB);
+  EXPECT_FALSE(dispatcher.pick({.model = "m", .begun = true, .fingerprint = "sha"}));  // waits for B
+  EXPECT_EQ(dispatcher.pick({.model = "m", .begun = true}), kA);  // from the text nobody can
+  Offer prefills = offer("m", 1);
+  prefills.services[0].prefills = true;
+  dispatcher.add(WorkerId{3}, "c", prefills);
+  EXPECT_EQ(dispatcher.pick({.model = "m", .begun = true}), WorkerId{3});
+}
+
+TEST(DispatcherTest, AHigherRankOnlyWhenNobodyElseIsFree) {
+  Dispatcher dispatcher;
+  Offer spare = offer("m", 4);
+  spare.rank = 1;
+  dispatcher.add(kA, "a", spare);
+  dispatcher.add(kB, "b", offer("m", 1));
+  EXPECT_EQ(dispatcher.pick({.model = "m"}), kB);
+  EXPECT_EQ(dispatcher.pick({.model = "m"}), kA);
+  dispatcher.release(kB);
+  EXPECT_EQ(dispatcher.pick({.model = "m"}), kB);
+}
+
+TEST(DispatcherTest, WorkIsSharedByWeight) {
+  Dispatcher dispatcher;
+  Offer heavy = offer("m", 100);
+  heavy.weight = 3;
+  Offer light = offer("m", 100);
+  light.weight = 1;
+  dispatcher.add(kA, "a", heavy);
+  dispatcher.add(kB, "b", light);
+  int to_heavy = 0;
+  for (int i = 0; i < 80; ++i) {
+    const auto chosen = dispatcher.pick({.model = "m"});
+    to_heavy += chosen == kA;
+    dispatcher.release(*chosen);  // one at a time: the load alone would say nothing
+  }
+  EXPECT_EQ(to_heavy, 60);
+}
+
+TEST(DispatcherTest, TheWorkerThatFailedItOnlyWhenItIsTheOnlyOne) {
+  Dispatcher dispatcher;
+  dispatcher.add(kA, "a", offer("m", 4));
+  EXPECT_EQ(dispatcher.pick({.model = "m", .avoid = "a"}), kA);
+  dispatcher.add(kB, "b", offer("m", 1));
+  EXPECT_EQ(dispatcher.pick({.model = "m", .avoid = "a"}), kB);
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ struct Candidate {
   std::uint32_t slots = 1;
   std::uint32_t in_flight = 0;  // less than slots
   bool ran_lane = false;        // it ran this conversation's last request
+  std::uint32_t weight = 0;     // share of the load; 0 = by its slots
+  std::uint64_t taken = 0;      // work given to it, in shares of its weight
 };
 
 class Policy {
@@ -24,8 +26,9 @@ class Policy {
   virtual std::size_t choose(const std::vector<Candidate>& candidates) = 0;
 };
 
-// The worker that ran the conversation before, for its cached prompt; else the one with the smallest
-// share of its slots taken, the earliest joined of equals.
+// The worker that ran the conversation before, for its cached prompt; else, of weighted ones, the one
+// that is furthest behind its share; else the one with the smallest share of its slots taken, the
+// earliest joined of equals.
 std::unique_ptr<Policy> make_least_loaded();
 
 }  // namespace waystation::dispatch

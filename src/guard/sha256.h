@@ -1,15 +1,11 @@
-// SHA-256 (FIPS 180-4).
+// The hash of API keys; see base/sha256.h.
 #pragma once
 
-#include <string>
-#include <string_view>
+#include "base/sha256.h"
 
 namespace waystation::guard {
 
-// The 32 raw bytes.
-std::string sha256(std::string_view bytes);
-
-// 64 lower-case hexadecimal digits.
-std::string sha256_hex(std::string_view bytes);
+using waystation::sha256;
+using waystation::sha256_hex;
 
 }  // namespace waystation::guard

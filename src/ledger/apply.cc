@@ -25,15 +25,24 @@ Status Ledger::apply(const v1::Record& record, LogIndex index) {
   last_time_ms_ = record.time_ms();
   const TimeMs now_ms = record.time_ms();
   switch (record.body_case()) {
-    case v1::Record::kEpochStarted: return apply_epoch(record.epoch_started(), now_ms);
-    case v1::Record::kAccepted: return apply_accepted(record.accepted(), index, now_ms);
-    case v1::Record::kLeased: return apply_leased(record.leased(), now_ms);
-    case v1::Record::kAppended: return apply_appended(record.appended(), index, now_ms);
-    case v1::Record::kAttemptEnded: return apply_attempt_ended(record.attempt_ended(), now_ms);
-    case v1::Record::kSettled: return apply_settled(record.settled(), now_ms);
-    case v1::Record::kForgotten: return apply_forgotten(record.forgotten());
-    case v1::Record::kCarried: return apply_carried(record.carried(), index);
-    case v1::Record::BODY_NOT_SET: break;
+    case v1::Record::kEpochStarted:
+      return apply_epoch(record.epoch_started(), now_ms);
+    case v1::Record::kAccepted:
+      return apply_accepted(record.accepted(), index, now_ms);
+    case v1::Record::kLeased:
+      return apply_leased(record.leased(), now_ms);
+    case v1::Record::kAppended:
+      return apply_appended(record.appended(), index, now_ms);
+    case v1::Record::kAttemptEnded:
+      return apply_attempt_ended(record.attempt_ended(), now_ms);
+    case v1::Record::kSettled:
+      return apply_settled(record.settled(), now_ms);
+    case v1::Record::kForgotten:
+      return apply_forgotten(record.forgotten());
+    case v1::Record::kCarried:
+      return apply_carried(record.carried(), index);
+    case v1::Record::BODY_NOT_SET:
+      break;
   }
   return misfit("its kind is unknown; it was written by a newer version of Waystation");
 }
@@ -64,11 +73,18 @@ Status Ledger::apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs n
   request->id = *id;
   request->tenant = envelope.tenant();
   request->model = envelope.model();
+  request->api = envelope.api();
   request->conversation = envelope.partitionkey();
   request->idempotency_key = envelope.idempotencykey();
   request->fingerprint = envelope.fingerprint();
+  request->cache_key = envelope.cachekey();
+  request->priority = envelope.priority();
+  if (body.choices() > kChoicesMax) return misfit("an acceptance with too many choices");
+  request->choice_count = std::max(body.choices(), 1U);
+  request->choices.resize(request->choice_count);
   request->detached = body.detached();
   request->stream_usage = body.stream_usage();
+  request->compose = body.compose();
   request->expiry_ms = envelope.expirytime_ms();
   request->envelope = std::make_shared<const v1::Envelope>(envelope);
   request->accepted_index = index;
@@ -97,7 +113,7 @@ Request& Ledger::insert(std::unique_ptr<Request> request) {
 }
 
 LaneHead Ledger::head_of(const Request& request) const {
-  return {request.id, request.model, request.accepted_index};
+  return {request.id, request.model, request.accepted_index, request.priority};
 }
 
 void Ledger::join_lane(Request& request) {
@@ -156,9 +172,73 @@ Status Ledger::apply_leased(const v1::Leased& body, TimeMs now_ms) {
   attempt.set_number(body.attempt());
   attempt.set_worker_name(body.worker_name());
   attempt.set_started_ms(now_ms);
-  attempt.set_resumed_tokens(request.token_ids.size());
+  attempt.set_model(body.model());
+  request.answer_fingerprint = body.fingerprint();
+  if (!request.begun()) {
+    if (body.attempt() > 1) attempt.set_continuation("restarted");
+    request.token_fingerprint = body.fingerprint();
+  } else if (!body.fingerprint().empty() && body.fingerprint() == request.token_fingerprint) {
+    attempt.set_continuation("exact");
+    for (const Choice& choice : request.choices) {
+      attempt.set_resumed_tokens(attempt.resumed_tokens() + choice.token_ids.size());
+    }
+  } else {
+    // Another model goes on from the text. The ids so far mean nothing to it, and its own will be
+    // no whole answer: from here on there is only text to go on from.
+    attempt.set_continuation("prefill");
+    request.token_fingerprint.clear();
+    for (Choice& choice : request.choices) {
+      attempt.set_prefilled_bytes(attempt.prefilled_bytes() + choice.text.size());
+      attempt.set_regenerated_tokens(attempt.regenerated_tokens() + choice.token_ids.size());
+      choice.token_ids.clear();
+    }
+  }
   return {};
 }
+
+// What an event says of the tokens used.
+void add_usage(const v1::Event& event, v1::Usage& usage) {
+  switch (event.kind()) {
+    case v1::EVENT_KIND_START:
+      if (event.has_usage()) usage = event.usage();
+      break;
+    case v1::EVENT_KIND_DELTA:
+      usage.set_completion_tokens(usage.completion_tokens() +
+                                  static_cast<std::uint32_t>(event.token_ids_size()));
+      usage.set_reasoning_tokens(usage.reasoning_tokens() + event.reasoning_tokens());
+      break;
+    case v1::EVENT_KIND_FINISH:
+      if (event.has_usage()) usage = event.usage();
+      break;
+    default:
+      break;
+  }
+}
+
+namespace {
+
+// One delta into what the choice has brought so far.
+void add_delta(const v1::Event& event, bool keep_token_ids, Choice& choice) {
+  if (keep_token_ids) {
+    choice.token_ids.insert(choice.token_ids.end(), event.token_ids().begin(),
+                            event.token_ids().end());
+  }
+  choice.text += event.text();
+  choice.reasoning += event.reasoning();
+  for (const v1::ToolCallDelta& delta : event.tool_calls()) {
+    const auto known =
+        std::find_if(choice.tool_calls.begin(), choice.tool_calls.end(),
+                     [&](const v1::ToolCallDelta& call) { return call.index() == delta.index(); });
+    v1::ToolCallDelta& call =
+        known == choice.tool_calls.end() ? choice.tool_calls.emplace_back() : *known;
+    call.set_index(delta.index());
+    if (!delta.id().empty()) call.set_id(delta.id());
+    if (!delta.name().empty()) call.set_name(delta.name());
+    call.mutable_arguments()->append(delta.arguments());
+  }
+}
+
+}  // namespace
 
 Status Ledger::apply_appended(const v1::Appended& body, LogIndex index, TimeMs now_ms) {
   const auto found = live_request(body.request(), "events");
@@ -170,20 +250,21 @@ Status Ledger::apply_appended(const v1::Appended& body, LogIndex index, TimeMs n
   if (body.events().empty() || body.first_sequence() != request.event_count) {
     return misfit("a gap in a request's events");
   }
+  for (const v1::Event& event : body.events()) {
+    if (event.choice() >= request.choice_count) return misfit("an event of a choice too many");
+  }
   request.positions.push_back({request.event_count, index});
   request.event_count += static_cast<Sequence>(body.events_size());
   for (const v1::Event& event : body.events()) {
-    if (event.kind() == v1::EVENT_KIND_START) request.usage = event.usage();
-    if (event.kind() == v1::EVENT_KIND_FINISH) request.finish_reason = event.finish_reason();
+    Choice& choice = request.choices[event.choice()];
+    add_usage(event, request.usage);
+    if (event.kind() == v1::EVENT_KIND_FINISH) choice.finish_reason = event.finish_reason();
     if (event.kind() != v1::EVENT_KIND_DELTA) continue;
-    request.token_ids.insert(request.token_ids.end(), event.token_ids().begin(),
-                             event.token_ids().end());
-    request.text_bytes += event.text().size();
-    if (event.token_ids_size() > 0) {
-      request.token_in_attempt = true;
-      if (request.first_token_ms == 0) request.first_token_ms = now_ms;
-    }
+    add_delta(event, !request.token_fingerprint.empty(), choice);
+    request.token_in_attempt = true;
+    if (request.first_token_ms == 0) request.first_token_ms = now_ms;
   }
+  if (request.all_finished()) request.finish_reason = request.choices[0].finish_reason;
   return {};
 }
 
@@ -220,6 +301,7 @@ Status Ledger::apply_attempt_ended(const v1::AttemptEnded& body, TimeMs now_ms) 
                         : body.cause() == v1::ATTEMPT_END_ENGINE_ERROR ? "engine_error"
                                                                        : "returned";
   if (body.counts()) ++request.failed_attempts;
+  if (body.counts() && body.cause() == v1::ATTEMPT_END_WORKER_LOST) request.suspect = true;
   leave_worker(request);
   requeue(request, outcome, body.detail(), now_ms);
   return {};
@@ -255,8 +337,8 @@ Status Ledger::apply_settled(const v1::Settled& body, TimeMs now_ms) {
   request.usage = body.usage();
   request.ended_ms = now_ms;
   request.envelope.reset();
-  request.token_ids.clear();
-  request.token_ids.shrink_to_fit();
+  request.choices.clear();
+  request.choices.shrink_to_fit();
   request.positions.shrink_to_fit();
   ended_.emplace(now_ms, request.id);
   return {};

@@ -30,11 +30,16 @@ class LedgerGarbageTest : public ::testing::Test {
 
 std::uint64_t odd_number(Random& random) {
   switch (random.below(6)) {
-    case 0: return 0;
-    case 1: return ~0ull;
-    case 2: return 1ull << 63;
-    case 3: return (1ull << 63) - 1;
-    default: return random.below(8);
+    case 0:
+      return 0;
+    case 1:
+      return ~0ull;
+    case 2:
+      return 1ull << 63;
+    case 3:
+      return (1ull << 63) - 1;
+    default:
+      return random.below(8);
   }
 }
 
@@ -42,8 +47,8 @@ std::uint64_t odd_number(Random& random) {
 void mutate(Message& message, Random& random, const std::vector<std::string>& words) {
   const Reflection& fields = *message.GetReflection();
   const auto& descriptor = *message.GetDescriptor();
-  const FieldDescriptor* field =
-      descriptor.field(static_cast<int>(random.below(static_cast<std::uint64_t>(descriptor.field_count()))));
+  const FieldDescriptor* field = descriptor.field(
+      static_cast<int>(random.below(static_cast<std::uint64_t>(descriptor.field_count()))));
   if (random.one_in(12)) return fields.ClearField(&message, field);
   if (field->is_repeated()) {
     const int size = fields.FieldSize(message, field);
@@ -64,7 +69,8 @@ void mutate(Message& message, Random& random, const std::vector<std::string>& wo
         return fields.AddUInt32(&message, field, static_cast<std::uint32_t>(odd_number(random)));
       case FieldDescriptor::CPPTYPE_UINT64:
         return fields.AddUInt64(&message, field, odd_number(random));
-      default: return;
+      default:
+        return;
     }
   }
   switch (field->cpp_type()) {
@@ -84,15 +90,18 @@ void mutate(Message& message, Random& random, const std::vector<std::string>& wo
       return fields.SetString(&message, field, random.pick(words));
     case FieldDescriptor::CPPTYPE_ENUM:
       return fields.SetEnumValue(&message, field, static_cast<int>(odd_number(random)));
-    case FieldDescriptor::CPPTYPE_BOOL: return fields.SetBool(&message, field, random.one_in(2));
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return fields.SetBool(&message, field, random.one_in(2));
     case FieldDescriptor::CPPTYPE_INT32:
       return fields.SetInt32(&message, field, static_cast<std::int32_t>(odd_number(random)));
     case FieldDescriptor::CPPTYPE_INT64:
       return fields.SetInt64(&message, field, static_cast<std::int64_t>(odd_number(random)));
     case FieldDescriptor::CPPTYPE_UINT32:
       return fields.SetUInt32(&message, field, static_cast<std::uint32_t>(odd_number(random)));
-    case FieldDescriptor::CPPTYPE_UINT64: return fields.SetUInt64(&message, field, odd_number(random));
-    default: return;
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return fields.SetUInt64(&message, field, odd_number(random));
+    default:
+      return;
   }
 }
 
@@ -151,9 +160,15 @@ void damage(std::vector<v1::Record>& log, Random& random, const std::vector<std:
   const std::size_t at = random.below(log.size());
   const auto place = log.begin() + static_cast<std::ptrdiff_t>(at);
   switch (random.below(8)) {
-    case 0: log.insert(place, v1::Record(*place)); break;
-    case 1: log.erase(place); break;
-    case 2: std::swap(log[at], log[random.below(log.size())]); break;
+    case 0:
+      log.insert(place, v1::Record(*place));
+      break;
+    case 1:
+      log.erase(place);
+      break;
+    case 2:
+      std::swap(log[at], log[random.below(log.size())]);
+      break;
     case 3: {  // bits
       std::string raw = log[at].SerializeAsString();
       if (!raw.empty()) raw[random.below(raw.size())] ^= static_cast<char>(1 << random.below(8));
@@ -161,7 +176,9 @@ void damage(std::vector<v1::Record>& log, Random& random, const std::vector<std:
       if (changed.ParseFromString(raw)) log[at] = changed;
       break;
     }
-    default: mutate(log[at], random, words); break;
+    default:
+      mutate(log[at], random, words);
+      break;
   }
   if (log.empty()) log.emplace_back();
 }
@@ -191,7 +208,7 @@ TEST_F(LedgerGarbageTest, ADamagedLogNeverCrashes) {
       if (::testing::Test::HasFailure()) return;
     }
   }
-  if (std::getenv("WAYSTATION_SEED") == nullptr) {
+  if (!testing::other_seeds()) {
     EXPECT_GT(refused, 100);  // both happen, or this test tests nothing
     EXPECT_GT(taken, 100);
   }
@@ -230,7 +247,7 @@ TEST_F(LedgerGarbageTest, ADamagedCheckpointIsRefusedOrWorks) {
       if (::testing::Test::HasFailure()) return;
     }
   }
-  if (std::getenv("WAYSTATION_SEED") == nullptr) {
+  if (!testing::other_seeds()) {
     EXPECT_GT(refused, 100);
     EXPECT_GT(taken, 100);
   }
@@ -241,7 +258,8 @@ TEST_F(LedgerGarbageTest, RandomRecordsNeverCrash) {
   for (const std::uint64_t seed : testing::seeds(9000, 500)) {
     Random random(seed);
     Ledger ledger(kSmall);
-    const std::vector<std::string> words = {"", "a", RequestId{}.to_bytes(), RequestId{}.to_string()};
+    const std::vector<std::string> words = {"", "a", RequestId{}.to_bytes(),
+                                            RequestId{}.to_string()};
     for (int i = 0; i < 50; ++i) {
       v1::Record record;
       for (int j = 0; j < 8; ++j) mutate(record, random, words);

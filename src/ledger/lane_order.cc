@@ -8,15 +8,15 @@
 namespace waystation::ledger {
 namespace {
 
-class FifoOrder final : public LaneOrder {
+class PriorityOrder final : public LaneOrder {
  public:
   void add(const LaneHead& head) override {
-    CHECK(heads_[head.model].emplace(head.accepted, head.id).second);
+    CHECK(heads_[head.model].emplace(place_of(head), head.id).second);
   }
 
   void remove(const LaneHead& head) override {
     const auto at = heads_.find(head.model);
-    CHECK(at != heads_.end() && at->second.erase(head.accepted) == 1);
+    CHECK(at != heads_.end() && at->second.erase(place_of(head)) == 1);
     if (at->second.empty()) heads_.erase(at);
   }
 
@@ -30,7 +30,7 @@ class FifoOrder final : public LaneOrder {
              const std::function<bool(RequestId)>& visitor) const override {
     const auto at = heads_.find(model);
     if (at == heads_.end()) return;
-    for (const auto& [accepted, id] : at->second) {
+    for (const auto& [place, id] : at->second) {
       if (!visitor(id)) return;
     }
   }
@@ -43,11 +43,16 @@ class FifoOrder final : public LaneOrder {
   }
 
  private:
-  std::map<std::string, std::map<LogIndex, RequestId>> heads_;
+  using Place = std::pair<std::int64_t, LogIndex>;  // no two heads share a record
+  static Place place_of(const LaneHead& head) {
+    return {lane_place(head.priority, head.accepted), head.accepted};
+  }
+
+  std::map<std::string, std::map<Place, RequestId>> heads_;
 };
 
 }  // namespace
 
-std::unique_ptr<LaneOrder> make_fifo_order() { return std::make_unique<FifoOrder>(); }
+std::unique_ptr<LaneOrder> make_priority_order() { return std::make_unique<PriorityOrder>(); }
 
 }  // namespace waystation::ledger

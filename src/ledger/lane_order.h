@@ -1,5 +1,5 @@
 // Which lane goes next. The ledger tells it the heads that are ready to run; dispatch asks for the
-// next one a model has. First in, first out for now; priorities and fairness get files of their own.
+// next one a model has.
 #pragma once
 
 #include <functional>
@@ -18,7 +18,17 @@ struct LaneHead {
   RequestId id;
   std::string model;
   LogIndex accepted;
+  std::int32_t priority = 0;
 };
+
+// Where a head of this priority stands: the lowest goes first. A step of priority is worth a fixed
+// number of records, so that a request of low priority waits long, but not for ever.
+constexpr std::int64_t lane_place(std::int32_t priority, LogIndex accepted) {
+  constexpr std::int64_t kRecordsPerStep = 1'000'000;
+  constexpr std::int32_t kStepsMax = 10;
+  const std::int64_t steps = priority > kStepsMax ? kStepsMax : priority < -kStepsMax ? -kStepsMax : priority;
+  return static_cast<std::int64_t>(accepted.value) - steps * kRecordsPerStep;
+}
 
 // Owned and called by the ledger, on its thread. Deterministic: the same calls give the same answers.
 class LaneOrder {
@@ -35,7 +45,7 @@ class LaneOrder {
   virtual std::vector<std::string> models() const = 0;
 };
 
-// By time of acceptance.
-std::unique_ptr<LaneOrder> make_fifo_order();
+// By priority and time of acceptance: see lane_place.
+std::unique_ptr<LaneOrder> make_priority_order();
 
 }  // namespace waystation::ledger

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "ledger/utf8.h"
 
 namespace waystation::ledger {
 namespace {
@@ -15,6 +16,9 @@ bool is_final(const v1::Failure& failure) {
     case Code::kContextLengthExceeded:
     case Code::kTooLarge:
     case Code::kPermissionDenied:
+    case Code::kModelNotFound:
+    case Code::kNotFound:
+    case Code::kUpstream:
       return true;
     default:
       return false;
@@ -39,6 +43,32 @@ bool survives_the_journal(v1::Envelope& envelope) {
   return survives;
 }
 
+// The same for what a worker brings: a worker of this process wasn't parsed before.
+bool is_text(const v1::Output& output) {
+  for (const v1::ToolCallDelta& call : output.tool_calls()) {
+    if (!is_utf8(call.id()) || !is_utf8(call.name()) || !is_utf8(call.arguments())) return false;
+  }
+  return is_utf8(output.text()) && is_utf8(output.reasoning()) && is_utf8(output.finish_reason());
+}
+
+bool is_text(const v1::Failure& failure) {
+  return is_utf8(failure.code()) && is_utf8(failure.message()) && is_utf8(failure.param());
+}
+
+// It has a piece of a choice's answer.
+bool has_content(const v1::Output& output) {
+  return output.token_ids_size() > 0 || !output.text().empty() || !output.reasoning().empty() ||
+         output.tool_calls_size() > 0 || output.embeddings_size() > 0;
+}
+
+// Every choice but this one has finished.
+bool is_last_choice(const Request& request, std::uint32_t choice) {
+  for (std::uint32_t i = 0; i < request.choice_count; ++i) {
+    if (i != choice && request.choices[i].finish_reason.empty()) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Ledger::Ledger(Limits limits, std::unique_ptr<LaneOrder> order)
@@ -60,9 +90,10 @@ void Ledger::start_epoch(std::string version, TimeMs now_ms, Proposal& out) {
   std::vector<Request*> queued;
   for (const auto& [accepted, request] : queued_) queued.push_back(request);
   for (Request* request : queued) {
-    if (!request->finish_reason.empty()) {
-      settle(*request, v1::REQUEST_STATE_COMPLETED, request->finish_reason, {}, now_ms, out);
-    } else if (request->suspect() && request->failed_attempts >= limits_.attempts_max) {
+    if (request->all_finished()) {
+      settle(*request, v1::REQUEST_STATE_COMPLETED, request->choices[0].finish_reason, {}, now_ms,
+             out);
+    } else if (request->failed_attempts >= limits_.attempts_max) {
       give_up(*request, request->attempts.back().detail(), now_ms, out);
     }
   }
@@ -89,8 +120,8 @@ Result<std::optional<Accepted>> Ledger::find_duplicate(const v1::Envelope& envel
   return std::optional(Accepted{earlier->id, true, earlier->accepted_ms});
 }
 
-Result<Accepted> Ledger::submit(v1::Envelope envelope, bool detached, bool stream_usage,
-                                TimeMs now_ms, Proposal& out) {
+Result<Accepted> Ledger::submit(v1::Envelope envelope, const Terms& terms, TimeMs now_ms,
+                                Proposal& out) {
   now_ms = std::max(now_ms, last_time_ms_);
   auto duplicate = find_duplicate(envelope, now_ms);
   if (!duplicate) return duplicate.error();
@@ -102,6 +133,10 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, bool detached, bool strea
   const auto id = RequestId::parse(envelope.id());
   if (!id || requests_.contains(*id)) {
     return Error{Code::kInvalidArgument, "the envelope's id must be a new UUID", "id"};
+  }
+  if (terms.choices == 0 || terms.choices > kChoicesMax) {
+    return Error{Code::kInvalidArgument,
+                 "a request may have 1 to " + std::to_string(kChoicesMax) + " choices", "n"};
   }
   if (envelope.expirytime_ms() != 0 && envelope.expirytime_ms() <= now_ms) {
     return Error{Code::kExpired, "the request's deadline had passed when it arrived"};
@@ -118,6 +153,10 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, bool detached, bool strea
   }
   if (!envelope.partitionkey().empty()) {
     const auto lane = lanes_.find(envelope.tenant() + '\0' + envelope.partitionkey());
+    if (lane != lanes_.end() && terms.locked) {
+      return Error{Code::kConversationLocked,
+                   "the conversation has a turn that isn't done; wait for it, or cancel it"};
+    }
     if (lane != lanes_.end() && lane->second.requests.size() >= limits_.lane_requests_max) {
       return full("the conversation has " + std::to_string(limits_.lane_requests_max) +
                   " requests waiting; try again later");
@@ -126,8 +165,10 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, bool detached, bool strea
   v1::Record record;
   v1::Accepted& accepted = *record.mutable_accepted();
   *accepted.mutable_envelope() = std::move(envelope);
-  accepted.set_detached(detached);
-  accepted.set_stream_usage(stream_usage);
+  accepted.set_detached(terms.detached);
+  accepted.set_stream_usage(terms.stream_usage);
+  if (terms.choices > 1) accepted.set_choices(terms.choices);
+  accepted.set_compose(terms.compose);
   commit(std::move(record), now_ms, out);
   return Accepted{*id, false, last_time_ms_};
 }
@@ -140,8 +181,7 @@ v1::Fence Ledger::fence_of(const Request& request) const {
   return fence;
 }
 
-void Ledger::lease(RequestId id, WorkerId worker, const std::string& worker_name, TimeMs now_ms,
-                   Proposal& out) {
+void Ledger::lease(RequestId id, const Runner& runner, TimeMs now_ms, Proposal& out) {
   const auto at = requests_.find(id);
   CHECK(at != requests_.end());
   Request& request = *at->second;
@@ -150,44 +190,74 @@ void Ledger::lease(RequestId id, WorkerId worker, const std::string& worker_name
   v1::Leased& leased = *record.mutable_leased();
   leased.set_request(id.to_bytes());
   leased.set_attempt(request.attempt + 1);
-  leased.set_worker(worker.value);
-  leased.set_worker_name(worker_name);
+  leased.set_worker(runner.worker.value);
+  leased.set_worker_name(runner.worker_name);
+  leased.set_model(runner.model);
+  leased.set_fingerprint(runner.fingerprint);
   commit(std::move(record), now_ms, out);
 
-  StartWork start{worker, {}};
+  StartWork start{runner.worker, {}};
   *start.assign.mutable_fence() = fence_of(request);
   *start.assign.mutable_envelope() = *request.envelope;
   start.assign.mutable_envelope()->set_attempt(request.attempt);
-  start.assign.mutable_resume_token_ids()->Add(request.token_ids.begin(), request.token_ids.end());
-  start.assign.set_resume_text_bytes(request.text_bytes);
+  start.assign.set_model(runner.model.empty() ? request.model : runner.model);
+  start.assign.set_choices(request.choice_count);
+  if (request.begun()) {
+    for (const Choice& choice : request.choices) write_progress(choice, *start.assign.add_resume());
+  }
   out.effects.push_back(std::move(start));
 }
 
-bool Ledger::output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Proposal& out) {
-  const v1::Fence& fence = output.fence();
+bool Ledger::is_current(WorkerId worker, const v1::Fence& fence) const {
   const auto id = RequestId::from_bytes(fence.request());
-  if (!id || fence.epoch() != epoch_.value) return false;
-  const auto at = requests_.find(*id);
-  if (at == requests_.end()) return false;
-  Request& request = *at->second;
-  if (request.state != v1::REQUEST_STATE_RUNNING || request.attempt != fence.attempt() ||
-      request.worker != worker) {
-    return false;
-  }
+  const Request* request = id && fence.epoch() == epoch_.value ? find(*id) : nullptr;
+  return request != nullptr && request->state == v1::REQUEST_STATE_RUNNING &&
+         request->attempt == fence.attempt() && request->worker == worker;
+}
+
+bool Ledger::output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Proposal& out) {
+  if (!is_current(worker, output.fence())) return false;
+  Request& request = *requests_.at(*RequestId::from_bytes(output.fence().request()));
   if (output.has_failure()) {
-    if (is_final(output.failure())) {
-      settle(request, v1::REQUEST_STATE_FAILED, "", output.failure(), now_ms, out);
+    v1::Failure failure = output.failure();
+    if (!is_text(failure)) {
+      failure = make_failure(code_from_name(failure.code()), "the worker's message isn't UTF-8");
+    }
+    if (is_final(failure)) {
+      settle(request, v1::REQUEST_STATE_FAILED, "", std::move(failure), now_ms, out);
     } else {
-      end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR, output.failure().message(), true, now_ms,
-                  out);
+      end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR, failure.message(), true, now_ms, out);
     }
     return true;
   }
-  append_events(request, output, now_ms, out);
-  if (!output.finish_reason().empty()) {  // a finish event is stored: nothing may follow it
-    settle(request, v1::REQUEST_STATE_COMPLETED, output.finish_reason(), {}, now_ms, out);
-  } else if (output.dropped()) {
-    end_attempt(request, v1::ATTEMPT_END_RETURNED, "the worker gave it back", false, now_ms, out);
+  const bool finishes = !output.finish_reason().empty();
+  const bool is_open = output.choice() < request.choice_count &&
+                       request.choices[output.choice()].finish_reason.empty();
+  if (!is_text(output)) {
+    end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR, "the worker sent text that isn't UTF-8",
+                true, now_ms, out);
+  } else if ((finishes || has_content(output)) && !is_open) {
+    // Nothing may follow a finish event; a worker that tries is broken.
+    end_attempt(
+        request, v1::ATTEMPT_END_ENGINE_ERROR,
+        "the worker wrote to choice " + std::to_string(output.choice()) + ", which isn't open",
+        true, now_ms, out);
+  } else {
+    append_events(request, output, now_ms, out);
+    if (request.all_finished()) {
+      settle(request, v1::REQUEST_STATE_COMPLETED, request.choices[0].finish_reason, {}, now_ms,
+             out);
+    } else if (finishes && !output.more()) {
+      end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR,
+                  "the worker ended before every choice was finished", true, now_ms, out);
+    } else if (output.dropped()) {
+      end_attempt(request, v1::ATTEMPT_END_RETURNED, "the worker gave it back", false, now_ms, out);
+    }
+  }
+  // It ended here, and the worker believes that it goes on.
+  const bool goes_on = !output.dropped() && (!finishes || output.more());
+  if (goes_on && !is_current(worker, output.fence())) {
+    out.effects.push_back(StopWork{worker, output.fence()});
   }
   return true;
 }
@@ -196,38 +266,45 @@ void Ledger::append_events(Request& request, const v1::Output& output, TimeMs no
                            Proposal& out) {
   v1::Record record;
   v1::Appended& appended = *record.mutable_appended();
-  const bool brings_text = output.token_ids_size() > 0 || !output.text().empty();
+  const bool brings_something = has_content(output);
   const bool finishes = !output.finish_reason().empty();
-  if (request.event_count == 0 && (output.started() || brings_text || finishes)) {
-    v1::Event& start = *appended.add_events();
-    start.set_kind(v1::EVENT_KIND_START);
-    start.mutable_usage()->set_prompt_tokens(output.prompt_tokens());
-    start.mutable_usage()->set_cached_prompt_tokens(output.cached_prompt_tokens());
+  if (request.event_count == 0 && (output.started() || brings_something || finishes)) {
+    for (std::uint32_t choice = 0; choice < request.choice_count; ++choice) {
+      v1::Event& start = *appended.add_events();
+      start.set_kind(v1::EVENT_KIND_START);
+      start.set_choice(choice);
+      if (choice > 0) continue;
+      start.mutable_usage()->set_prompt_tokens(output.prompt_tokens());
+      start.mutable_usage()->set_cached_prompt_tokens(output.cached_prompt_tokens());
+    }
   }
-  if (brings_text) {
+  if (brings_something) {
     v1::Event& delta = *appended.add_events();
     delta.set_kind(v1::EVENT_KIND_DELTA);
+    delta.set_choice(output.choice());
     *delta.mutable_token_ids() = output.token_ids();
     delta.set_text(output.text());
+    delta.set_reasoning(output.reasoning());
+    *delta.mutable_tool_calls() = output.tool_calls();
+    *delta.mutable_logprobs() = output.logprobs();
+    *delta.mutable_embeddings() = output.embeddings();
+    delta.set_reasoning_tokens(output.reasoning_tokens());
   }
   if (finishes) {
     v1::Event& finish = *appended.add_events();
     finish.set_kind(v1::EVENT_KIND_FINISH);
+    finish.set_choice(output.choice());
     finish.set_finish_reason(output.finish_reason());
-    if (request.stream_usage) {
-      v1::Event& usage = *appended.add_events();
-      usage.set_kind(v1::EVENT_KIND_USAGE);
-      *usage.mutable_usage() = request.usage;
-      if (request.event_count == 0) {
-        usage.mutable_usage()->set_prompt_tokens(output.prompt_tokens());
-        usage.mutable_usage()->set_cached_prompt_tokens(output.cached_prompt_tokens());
-      }
-      usage.mutable_usage()->set_completion_tokens(
-          static_cast<std::uint32_t>(request.token_ids.size()) +
-          static_cast<std::uint32_t>(output.token_ids_size()));
-    }
+    if (output.has_usage()) *finish.mutable_usage() = output.usage();
   }
   if (appended.events_size() == 0) return;
+  if (finishes && request.stream_usage && is_last_choice(request, output.choice())) {
+    v1::Usage usage = request.usage;
+    for (const v1::Event& event : appended.events()) add_usage(event, usage);
+    v1::Event& last = *appended.add_events();
+    last.set_kind(v1::EVENT_KIND_USAGE);
+    *last.mutable_usage() = std::move(usage);
+  }
   appended.set_request(request.id.to_bytes());
   appended.set_attempt(request.attempt);
   appended.set_first_sequence(request.event_count);
@@ -263,8 +340,6 @@ void Ledger::settle(Request& request, v1::RequestState state, std::string finish
   settled.set_finish_reason(std::move(finish_reason));
   if (!failure.code().empty()) *settled.mutable_failure() = std::move(failure);
   *settled.mutable_usage() = request.usage;
-  settled.mutable_usage()->set_completion_tokens(
-      static_cast<std::uint32_t>(request.token_ids.size()));
   commit(std::move(record), now_ms, out);
 }
 
@@ -286,6 +361,13 @@ void Ledger::worker_left(WorkerId worker, TimeMs now_ms, Proposal& out) {
   for (const RequestId id : ids) {
     end_attempt(*requests_.at(id), v1::ATTEMPT_END_RETURNED, "the worker left", false, now_ms, out);
   }
+}
+
+void Ledger::take_back(WorkerId worker, const v1::Fence& fence, const std::string& why,
+                       TimeMs now_ms, Proposal& out) {
+  if (!is_current(worker, fence)) return;
+  end_attempt(*requests_.at(*RequestId::from_bytes(fence.request())), v1::ATTEMPT_END_RETURNED, why,
+              false, now_ms, out);
 }
 
 void Ledger::cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out) {
@@ -361,10 +443,12 @@ const Request* Ledger::find(RequestId id) const {
 
 std::uint64_t Ledger::queue_position(const Request& request) const {
   if (request.state != v1::REQUEST_STATE_QUEUED) return 0;
+  const auto place = [](const Request& r) {
+    return std::pair(lane_place(r.priority, r.accepted_index), r.accepted_index);
+  };
   std::uint64_t position = 1;
   for (const auto& [accepted, other] : queued_) {
-    if (accepted >= request.accepted_index) break;
-    if (other->model == request.model) ++position;
+    if (other->model == request.model && place(*other) < place(request)) ++position;
   }
   return position;
 }
@@ -379,6 +463,27 @@ std::vector<RequestId> Ledger::live() const {
   ids.reserve(by_acceptance.size());
   for (const auto& [accepted, id] : by_acceptance) ids.push_back(id);
   return ids;
+}
+
+std::vector<const Request*> Ledger::cacheable() const {
+  std::map<LogIndex, const Request*> by_acceptance;
+  for (const auto& [id, request] : requests_) {
+    if (request->cache_key.empty()) continue;
+    if (!request->live() && request->state != v1::REQUEST_STATE_COMPLETED) continue;
+    by_acceptance.emplace(request->accepted_index, request.get());
+  }
+  std::vector<const Request*> found;
+  found.reserve(by_acceptance.size());
+  for (const auto& [accepted, request] : by_acceptance) found.push_back(request);
+  return found;
+}
+
+std::vector<v1::Fence> Ledger::running_on(WorkerId worker) const {
+  std::vector<v1::Fence> fences;
+  if (const auto at = running_.find(worker); at != running_.end()) {
+    for (const RequestId id : at->second) fences.push_back(fence_of(*requests_.at(id)));
+  }
+  return fences;
 }
 
 std::vector<RequestId> Ledger::stored_below(LogIndex index, std::size_t count_max) const {

@@ -1,5 +1,5 @@
-// The ledger: the whole truth about requests, as a pure state machine. No I/O, no clock, no threads;
-// its owner (the broker's thread) calls everything.
+// The ledger: the whole truth about requests, as a pure state machine. No I/O, no clock, no
+// threads; its owner (the broker's thread) calls everything.
 //
 // Commands (`submit`, `lease`, `output`, …) decide: they add records and effects to a Proposal and
 // have changed the state when they return. `apply` changes the state from one record. Both end in
@@ -33,12 +33,12 @@ namespace waystation::ledger {
 
 // Bounds on what may be accepted. They bind commands, never `apply`.
 struct Limits {
-  std::size_t live_requests_max = 10'000;             // queued and running
-  std::uint64_t live_bytes_max = 256ull << 20;        // of their envelopes
-  std::size_t lane_requests_max = 1'000;              // live ones of one conversation
-  std::uint32_t attempts_max = 3;                     // that count, before a request is dead
-  TimeMs idempotency_ttl_ms = 24 * 3600 * 1000;       // how long a key binds
-  TimeMs retain_ms = 24 * 3600 * 1000;                // ended requests are kept this long
+  std::size_t live_requests_max = 10'000;        // queued and running
+  std::uint64_t live_bytes_max = 256ull << 20;   // of their envelopes
+  std::size_t lane_requests_max = 1'000;         // live ones of one conversation
+  std::uint32_t attempts_max = 3;                // that count, before a request is dead
+  TimeMs idempotency_ttl_ms = 24 * 3600 * 1000;  // how long a key binds
+  TimeMs retain_ms = 24 * 3600 * 1000;           // ended requests are kept this long
 };
 
 // Hand this to the worker.
@@ -66,6 +66,23 @@ struct Accepted {
   TimeMs accepted_ms = 0;
 };
 
+// What runs a request.
+struct Runner {
+  WorkerId worker;
+  std::string worker_name = {};
+  std::string model = {};        // empty: the one asked for
+  std::string fingerprint = {};  // of its model; empty: its token ids mean nothing to others
+};
+
+// How a request is to be treated; beside the envelope, which says what is to be done.
+struct Terms {
+  bool detached = false;
+  bool stream_usage = false;
+  std::uint32_t choices = 1;
+  bool compose = false;
+  bool locked = false;  // refused when its lane has a live request
+};
+
 struct Counts {
   std::size_t queued = 0;
   std::size_t running = 0;
@@ -75,7 +92,7 @@ struct Counts {
 
 class Ledger {
  public:
-  explicit Ledger(Limits limits, std::unique_ptr<LaneOrder> order = make_fifo_order());
+  explicit Ledger(Limits limits, std::unique_ptr<LaneOrder> order = make_priority_order());
 
   // ---- Recovery ---------------------------------------------------------------------------------
 
@@ -97,13 +114,14 @@ class Ledger {
   Result<std::optional<Accepted>> find_duplicate(const v1::Envelope& envelope, TimeMs now_ms) const;
 
   // Accepts `envelope` (its id a new UUIDv7) or answers with the earlier request of the same key.
-  // Errors: kIdempotencyMismatch, kQueueFull, kExpired (the deadline is past), kInvalidArgument.
-  Result<Accepted> submit(v1::Envelope envelope, bool detached, bool stream_usage, TimeMs now_ms,
-                          Proposal& out);
+  // Errors: kIdempotencyMismatch, kQueueFull, kExpired (the deadline is past), kInvalidArgument,
+  // kConversationLocked.
+  Result<Accepted> submit(v1::Envelope envelope, const Terms& terms, TimeMs now_ms, Proposal& out);
 
   // Gives a ready head of a lane (from order().next) to a worker.
-  void lease(RequestId id, WorkerId worker, const std::string& worker_name, TimeMs now_ms,
-             Proposal& out);
+  void lease(RequestId id, const Runner& runner, TimeMs now_ms, Proposal& out);
+  // The attempt that `fence` names still runs, on this worker.
+  bool is_current(WorkerId worker, const v1::Fence& fence) const;
 
   // What a worker produced. False when its fence is not the current triple: nothing was changed.
   bool output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Proposal& out);
@@ -113,6 +131,11 @@ class Ledger {
 
   // The worker has left as agreed: what it had not finished goes back, and counts against nothing.
   void worker_left(WorkerId worker, TimeMs now_ms, Proposal& out);
+
+  // The attempt was never sent to its worker, and won't be: it goes back, and counts against
+  // nothing. Does nothing when it isn't current any more.
+  void take_back(WorkerId worker, const v1::Fence& fence, const std::string& why, TimeMs now_ms,
+                 Proposal& out);
 
   // Ends a live request; does nothing to one that ended.
   void cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
@@ -138,6 +161,10 @@ class Ledger {
   const LaneOrder& order() const { return *order_; }
   // How many queued requests of the same model stand before it, plus one; 0 when it isn't queued.
   std::uint64_t queue_position(const Request& request) const;
+  // Those with a cache key that have not ended otherwise than completed; by acceptance.
+  std::vector<const Request*> cacheable() const;
+  // The attempts that are leased to this worker, also those that were not sent to it yet.
+  std::vector<v1::Fence> running_on(WorkerId worker) const;
   // A request for this model was accepted before (its workers may be on their way).
   bool knows_model(const std::string& model) const { return models_.contains(model); }
   std::vector<RequestId> live() const;  // by acceptance
@@ -188,21 +215,25 @@ class Ledger {
   std::unique_ptr<LaneOrder> order_;
 
   Epoch epoch_;
-  LogIndex index_;           // of the last record applied
-  TimeMs last_time_ms_ = 0;  // of the last record: time never goes back in the log
+  LogIndex index_;                 // of the last record applied
+  TimeMs last_time_ms_ = 0;        // of the last record: time never goes back in the log
   TimeMs forgotten_until_ms_ = 0;  // the newest acceptance among forgotten requests
 
   std::unordered_map<RequestId, std::unique_ptr<Request>> requests_;
   std::unordered_map<std::string, Lane> lanes_;
-  std::map<LogIndex, Request*> by_stored_;                    // all, by stored_index
-  std::map<LogIndex, Request*> queued_;                       // by accepted_index
+  std::map<LogIndex, Request*> by_stored_;  // all, by stored_index
+  std::map<LogIndex, Request*> queued_;     // by accepted_index
   std::unordered_map<WorkerId, std::set<RequestId>> running_;
   std::map<std::pair<std::string, std::string>, RequestId> keys_;  // (tenant, key) → request
-  std::set<std::pair<TimeMs, RequestId>> deadlines_;          // live ones
-  std::set<std::pair<TimeMs, RequestId>> ended_;              // by time of ending
-  std::unordered_map<std::string, std::size_t> models_;       // requests per model
+  std::set<std::pair<TimeMs, RequestId>> deadlines_;               // live ones
+  std::set<std::pair<TimeMs, RequestId>> ended_;                   // by time of ending
+  std::unordered_map<std::string, std::size_t> models_;            // requests per model
   std::size_t running_count_ = 0;
   std::uint64_t live_bytes_ = 0;
 };
+
+// What an event says of the tokens used, added to `usage`.
+void add_usage(const v1::Event& event, v1::Usage& usage);
+void write_progress(const Choice& choice, v1::ChoiceProgress& out);
 
 }  // namespace waystation::ledger

@@ -1,5 +1,5 @@
 // Random operations against a naive model (model.h), and I7: the same records, the same state.
-// WAYSTATION_SEED=n replays one run.
+// WAYSTATION_SEED=n replays one run, WAYSTATION_SEEDS=n makes n of them.
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -49,19 +49,47 @@ class RandomRun {
   void step() {
     now_ms_ += static_cast<TimeMs>(random_.below(12));
     if (random_.one_in(50)) now_ms_ -= 40;  // a wall clock may
-    switch (random_.below(24)) {
-      case 0: case 1: case 2: case 3: case 4: case 5: submit(); break;
-      case 6: case 7: case 8: case 9: case 10: lease(); break;
-      case 11: lose_worker(); break;
-      case 12: cancel(); break;
-      case 13: expire(); break;
-      case 14: forget(); break;
-      case 15: carry(); break;
+    switch (random_.below(28)) {
+      case 0:
+      case 1:
+      case 2:
+      case 3:
+      case 4:
+      case 5:
+        submit();
+        break;
+      case 6:
+      case 7:
+      case 8:
+      case 9:
+      case 10:
+        lease();
+        break;
+      case 11:
+        lose_worker();
+        break;
+      case 12:
+        cancel();
+        break;
+      case 13:
+        expire();
+        break;
+      case 14:
+        forget();
+        break;
+      case 15:
+        carry();
+        break;
       case 16:
         if (random_.one_in(8)) start_epoch();
         if (random_.one_in(8)) crash();
         break;
-      default: output(); break;
+      case 17:
+        take_back();
+        break;
+      default:
+        output();
+        break;
     }
     if (random_.one_in(100)) renew_twin();
     if (random_.one_in(200)) check_replay();
@@ -82,7 +110,7 @@ class RandomRun {
       EXPECT_EQ(audit_.read(record), "") << record.DebugString();
       log_.push_back(record);
     }
-    if (!out.effects.empty()) last_effect_ = out.effects.back();
+    effects_ = std::move(out.effects);
   }
 
   ModelRequest* any(bool (*which)(const ModelRequest&)) {
@@ -95,9 +123,7 @@ class RandomRun {
   static bool is_running(const ModelRequest& request) {
     return request.state == v1::REQUEST_STATE_RUNNING;
   }
-  static RequestId id_of(const ModelRequest& request) {
-    return *RequestId::from_bytes(request.id);
-  }
+  static RequestId id_of(const ModelRequest& request) { return *RequestId::from_bytes(request.id); }
 
   void start_epoch() {
     model_.start_epoch(now_ms_);
@@ -115,10 +141,16 @@ class RandomRun {
     if (random_.one_in(4)) {
       envelope.set_expirytime_ms(now_ms_ - 10 + static_cast<TimeMs>(random_.below(300)));
     }
-    const bool usage = random_.one_in(2);
-    const Model::Answer expected = model_.submit(envelope, usage, now_ms_, kSmall);
+    envelope.set_priority(static_cast<std::int32_t>(random_.below(3)) - 1);
+    Terms terms{.detached = random_.one_in(2),
+                .stream_usage = random_.one_in(2),
+                .choices = 1 + static_cast<std::uint32_t>(random_.below(3)),
+                .compose = random_.one_in(4),
+                .locked = random_.one_in(4)};
+    if (random_.one_in(40)) terms.choices = random_.one_in(2) ? 0 : kChoicesMax + 1;
+    const Model::Answer expected = model_.submit(envelope, terms, now_ms_, kSmall);
     both([&](Ledger& ledger, Proposal& out) {
-      const auto accepted = ledger.submit(envelope, false, usage, now_ms_, out);
+      const auto accepted = ledger.submit(envelope, terms, now_ms_, out);
       ASSERT_EQ(accepted.has_value(), !expected.refused) << "a refusal or not";
       if (!accepted) {
         EXPECT_EQ(accepted.error().code, expected.code);
@@ -132,45 +164,121 @@ class RandomRun {
   void lease() {
     const auto next = ledger_->order().next(random_.pick(kModels));
     if (!next) return;
-    const WorkerId worker{1 + random_.below(4)};
-    both([&](Ledger& ledger, Proposal& out) { ledger.lease(*next, worker, "w", now_ms_, out); });
+    const Runner runner{.worker = WorkerId{1 + random_.below(4)},
+                        .model = random_.one_in(5) ? "another" : "",
+                        .fingerprint = random_.pick<std::string>({"a", "a", "a", "b", ""})};
+    both([&](Ledger& ledger, Proposal& out) { ledger.lease(*next, runner, now_ms_, out); });
     ModelRequest& request = *model_.by_id(next->to_bytes());
-    model_.lease(request, worker.value, now_ms_);
-    const auto* start = std::get_if<StartWork>(&last_effect_);
+    model_.lease(request, runner.worker.value, runner.fingerprint, now_ms_);
+    ASSERT_EQ(effects_.size(), 1u);
+    const auto* start = std::get_if<StartWork>(&effects_[0]);
     ASSERT_TRUE(start != nullptr);
-    EXPECT_EQ(start->worker, worker);
-    EXPECT_EQ(start->assign.envelope().data(), request.envelope.data());
-    const auto& resumed = start->assign.resume_token_ids();
-    EXPECT_EQ(std::vector<std::uint32_t>(resumed.begin(), resumed.end()), request.tokens);
+    EXPECT_EQ(start->worker, runner.worker);
+    const v1::Assign& assign = start->assign;
+    EXPECT_EQ(assign.envelope().data(), request.envelope.data());
+    EXPECT_EQ(assign.model(), runner.model.empty() ? request.envelope.model() : runner.model);
+    EXPECT_EQ(assign.choices(), request.choices);
+    ASSERT_EQ(assign.resume_size(), request.begun() ? static_cast<int>(request.choices) : 0);
+    for (int choice = 0; choice < assign.resume_size(); ++choice) {
+      EXPECT_EQ(assign.resume(choice).DebugString(),
+                request.progress(static_cast<std::uint32_t>(choice)).DebugString());
+    }
   }
 
-  void output() {
-    ModelRequest* request = random_.one_in(10) ? any([](const ModelRequest&) { return true; })
-                                               : any(is_running);
-    if (request == nullptr) return;
+  // What a worker may send, and what only a broken one sends.
+  v1::Output make_output(const ModelRequest& request) {
     v1::Output output;
     output.mutable_fence()->set_epoch(model_.epoch - (random_.one_in(30) ? 1 : 0));
-    output.mutable_fence()->set_request(request->id);
-    output.mutable_fence()->set_attempt(request->attempt - (random_.one_in(30) ? 1 : 0));
-    const std::uint64_t worker = random_.one_in(30) ? 9 : request->worker;
+    output.mutable_fence()->set_request(request.id);
+    output.mutable_fence()->set_attempt(request.attempt - (random_.one_in(30) ? 1 : 0));
+    std::vector<std::uint32_t> open;
+    for (std::uint32_t choice = 0; choice < request.choices; ++choice) {
+      if (!request.finished(choice)) open.push_back(choice);
+    }
     if (random_.one_in(3)) {
       output.set_started(true);
       output.set_prompt_tokens(static_cast<std::uint32_t>(random_.below(100)));
+      output.set_cached_prompt_tokens(static_cast<std::uint32_t>(random_.below(9)));
     }
+    if (!open.empty()) output.set_choice(random_.pick(open));
+    if (random_.one_in(25)) output.set_choice(static_cast<std::uint32_t>(random_.below(5)));
     for (std::uint64_t i = random_.below(3); i > 0; --i) {
       output.add_token_ids(static_cast<std::uint32_t>(random_.below(100)));
     }
     if (random_.one_in(2)) output.set_text("word");
-    switch (random_.below(12)) {
-      case 0: case 1: output.set_finish_reason("stop"); break;
-      case 2: output.mutable_failure()->set_code("internal"); break;
-      case 3: output.mutable_failure()->set_code("invalid_argument"); break;
-      case 4: output.set_dropped(true); break;
-      default: break;
+    if (random_.one_in(6)) output.set_reasoning("hm");
+    if (random_.one_in(6))
+      output.set_reasoning_tokens(static_cast<std::uint32_t>(random_.below(4)));
+    for (std::uint64_t i = random_.one_in(6) ? 2 : 0; i > 0; --i) {
+      v1::ToolCallDelta& call = *output.add_tool_calls();
+      call.set_index(static_cast<std::uint32_t>(random_.below(3)));
+      if (random_.one_in(3)) call.set_id("call_" + std::to_string(random_.below(9)));
+      if (random_.one_in(3)) call.set_name("f");
+      if (random_.one_in(2)) call.set_arguments("{\"a\":");
     }
-    const bool expected = model_.output(worker, output, now_ms_, kSmall);
+    if (random_.one_in(20)) output.add_embeddings("\x01\x02\x03\x04");
+    if (random_.one_in(6)) output.add_logprobs()->set_logprob(-1);
+    switch (random_.below(12)) {
+      case 0:
+      case 1:
+      case 2:
+        output.set_finish_reason(random_.one_in(2) ? "stop" : "tool_calls");
+        output.set_more(open.size() > 1);
+        break;
+      case 3:
+        output.mutable_failure()->set_code("internal");
+        break;
+      case 4:
+        if (random_.one_in(2)) output.mutable_failure()->set_code("invalid_argument");
+        break;
+      case 5:
+        output.set_dropped(true);
+        break;
+      default:
+        break;
+    }
+    if (random_.one_in(25)) output.set_more(!output.more());
+    if (random_.one_in(8)) {
+      output.mutable_usage()->set_prompt_tokens(static_cast<std::uint32_t>(random_.below(50)));
+      output.mutable_usage()->set_completion_tokens(static_cast<std::uint32_t>(random_.below(50)));
+    }
+    return output;
+  }
+
+  void output() {
+    ModelRequest* request =
+        random_.one_in(10) ? any([](const ModelRequest&) { return true; }) : any(is_running);
+    if (request == nullptr) return;
+    const v1::Output output = make_output(*request);
+    const std::uint64_t worker = random_.one_in(30) ? 9 : request->worker;
+    const Model::Heard expected = model_.output(worker, output, now_ms_, kSmall);
     both([&](Ledger& ledger, Proposal& out) {
-      EXPECT_EQ(ledger.output(WorkerId{worker}, output, now_ms_, out), expected);
+      EXPECT_EQ(ledger.output(WorkerId{worker}, output, now_ms_, out), expected.heard);
+    });
+    ASSERT_EQ(effects_.size(), expected.stop ? 1u : 0u);
+    if (!expected.stop) return;
+    const auto* stop = std::get_if<StopWork>(&effects_[0]);
+    ASSERT_TRUE(stop != nullptr);
+    EXPECT_EQ(stop->worker.value, worker);
+    EXPECT_EQ(stop->fence.SerializeAsString(), output.fence().SerializeAsString());
+  }
+
+  void take_back() {
+    ModelRequest* request = any(is_running);
+    if (request == nullptr) return;
+    const WorkerId worker{request->worker};
+    std::vector<std::string> fences;
+    for (const v1::Fence& fence : ledger_->running_on(worker)) fences.push_back(fence.request());
+    std::vector<std::string> expected;
+    for (const ModelRequest& other : model_.requests) {
+      if (is_running(other) && other.worker == worker.value) expected.push_back(other.id);
+    }
+    std::sort(expected.begin(), expected.end());
+    EXPECT_EQ(fences, expected);
+    v1::Fence fence = make_output(*request).fence();  // sometimes not the current one
+    model_.take_back(worker.value, fence, now_ms_, kSmall);
+    both([&](Ledger& ledger, Proposal& out) {
+      ledger.take_back(worker, fence, "never sent", now_ms_, out);
     });
   }
 
@@ -203,7 +311,9 @@ class RandomRun {
     if (request == nullptr) return;
     model_.carry(*request, now_ms_);
     const std::vector<v1::Event>& events = audit_.entries[request->id].events;
-    both([&](Ledger& ledger, Proposal& out) { ledger.carry(id_of(*request), events, now_ms_, out); });
+    both([&](Ledger& ledger, Proposal& out) {
+      ledger.carry(id_of(*request), events, now_ms_, out);
+    });
   }
 
   // The log is cut after one of the last commands; a new server starts on what is left.
@@ -282,16 +392,33 @@ class RandomRun {
     EXPECT_EQ(request.accepted_index.value, expected.index);
     EXPECT_EQ(request.stored_index.value, expected.stored);
     EXPECT_EQ(request.envelope != nullptr, expected.live());
+    EXPECT_EQ(request.suspect, expected.suspect);
+    EXPECT_EQ(request.usage.SerializeAsString(), expected.usage().SerializeAsString());
+    ASSERT_EQ(request.choices.size(), expected.live() ? expected.choices : 0);
+    for (std::uint32_t choice = 0; choice < request.choices.size(); ++choice) {
+      v1::ChoiceProgress progress;
+      write_progress(request.choices[choice], progress);
+      EXPECT_EQ(progress.DebugString(), expected.progress(choice).DebugString());
+    }
     if (expected.live()) {
-      EXPECT_EQ(request.token_ids, expected.tokens);
+      EXPECT_EQ(request.token_fingerprint, expected.print);
     } else {
-      EXPECT_EQ(request.usage.completion_tokens(), expected.tokens.size());
+      EXPECT_EQ(request.finish_reason, expected.finish_reason);
       EXPECT_EQ(audit_.entries[expected.id].ends, 1);
+    }
+    if (expected.attempt > 0) {
+      const v1::Attempt& attempt = request.attempts.back();
+      EXPECT_EQ(attempt.continuation(), expected.how.continuation());
+      EXPECT_EQ(attempt.resumed_tokens(), expected.how.resumed_tokens());
+      EXPECT_EQ(attempt.prefilled_bytes(), expected.how.prefilled_bytes());
+      EXPECT_EQ(attempt.regenerated_tokens(), expected.how.regenerated_tokens());
     }
     const std::vector<v1::Event>& events = audit_.entries[expected.id].events;
     ASSERT_EQ(events.size(), expected.events.size());
     for (std::size_t i = 0; i < events.size(); ++i) {
-      EXPECT_EQ(testing::describe(events[i]), expected.events[i]);
+      ASSERT_EQ(events[i].SerializeAsString(), expected.events[i]->SerializeAsString())
+          << events[i].DebugString() << "expected:\n"
+          << expected.events[i]->DebugString();
     }
     const auto other = ledger_->find("nobody", id_of(expected));
     ASSERT_FALSE(other);
@@ -303,13 +430,20 @@ class RandomRun {
   void check_order() {
     std::size_t models = 0;
     for (const std::string& model : kModels) {
-      std::vector<RequestId> ready;
-      std::uint64_t position = 0;
+      std::vector<const ModelRequest*> queued;
       for (const ModelRequest& request : model_.requests) {
         if (request.envelope.model() != model) continue;
-        if (model_.ready(request)) ready.push_back(id_of(request));
-        const bool queued = request.state == v1::REQUEST_STATE_QUEUED;
-        EXPECT_EQ(ledger_->queue_position(*ledger_->find(id_of(request))), queued ? ++position : 0);
+        if (request.state == v1::REQUEST_STATE_QUEUED) queued.push_back(&request);
+        if (request.state == v1::REQUEST_STATE_QUEUED) continue;
+        EXPECT_EQ(ledger_->queue_position(*ledger_->find(id_of(request))), 0u);
+      }
+      std::sort(queued.begin(), queued.end(),
+                [](const auto* a, const auto* b) { return Model::before(*a, *b); });
+      std::vector<RequestId> ready;
+      std::uint64_t position = 0;
+      for (const ModelRequest* request : queued) {
+        if (model_.ready(*request)) ready.push_back(id_of(*request));
+        EXPECT_EQ(ledger_->queue_position(*ledger_->find(id_of(*request))), ++position);
       }
       models += !ready.empty();
       std::vector<RequestId> seen;
@@ -339,7 +473,7 @@ class RandomRun {
   std::vector<v1::Record> log_;
   Audit audit_;
   std::deque<Past> history_;
-  Effect last_effect_;
+  std::vector<Effect> effects_;  // of the last command
 };
 
 TEST(LedgerModelTest, AgreesWithTheModelThroughRestartsAndCrashes) {
@@ -362,9 +496,10 @@ TEST(LedgerModelTest, GoesOnFromALogThatIsCutAnywhere) {
     TimeMs now_ms = kStartMs;
     std::uint64_t number = 0;
     for (int life = 0; life < 4; ++life) {
-      if (life > 0) log.resize(random.one_in(2) ? random.below(log.size() + 1)
-                                                : log.size() - random.below(std::min<std::size_t>(
-                                                                   log.size(), 4)));
+      if (life > 0)
+        log.resize(random.one_in(2)
+                       ? random.below(log.size() + 1)
+                       : log.size() - random.below(std::min<std::size_t>(log.size(), 4)));
       const auto ledger = replayed(log, log.size());
       testing::RandomLog driver(*ledger, random, log, now_ms, number);
       driver.start_epoch();

@@ -30,7 +30,7 @@ TEST_F(LedgerTest, ARequestIsQueuedRunsAndCompletes) {
   EXPECT_EQ(last_start().assign.fence().attempt(), 1u);
   EXPECT_EQ(last_start().assign.envelope().data(), "body");
   EXPECT_EQ(last_start().assign.envelope().attempt(), 1u);
-  EXPECT_EQ(last_start().assign.resume_token_ids_size(), 0);
+  EXPECT_EQ(last_start().assign.resume_size(), 0);
   now += 10;
   EXPECT_TRUE(send(tokens_of(id, {5, 6}, "hi")));
   now += 10;
@@ -67,7 +67,7 @@ TEST_F(LedgerTest, AFinalFailureEndsARequestAtOnce) {
 TEST_F(LedgerTest, TimeInTheLogNeverGoesBack) {
   submit();
   now -= 1000;
-  const auto accepted = ledger->submit(envelope(), false, false, now, out);
+  const auto accepted = ledger->submit(envelope(), {}, now, out);
   ASSERT_TRUE(accepted);
   EXPECT_EQ(accepted->accepted_ms, kStartMs);
   v1::Record late = out.records.back();
@@ -239,8 +239,8 @@ TEST_F(LedgerTest, ANewEpochRequeuesWhatRanAndFencesTheOldOne) {
   EXPECT_FALSE(send(late));
   EXPECT_EQ(last_start().assign.fence().epoch(), 2u);
   EXPECT_EQ(last_start().assign.fence().attempt(), 2u);
-  EXPECT_EQ(last_start().assign.resume_token_ids_size(), 2);
-  EXPECT_EQ(last_start().assign.resume_text_bytes(), 2u);
+  EXPECT_EQ(last_start().assign.resume(0).token_ids_size(), 2);
+  EXPECT_EQ(last_start().assign.resume(0).text().size(), 2u);
   EXPECT_EQ(get(a).attempts[1].resumed_tokens(), 2u);
   EXPECT_EQ(next(), c);
   finish(a);
@@ -254,7 +254,7 @@ TEST_F(LedgerTest, AKeyAndABodyAreOneRequest) {
   const std::size_t records = out.records.size();
   for (int round = 0; round < 2; ++round) {
     now += 5;
-    const auto again = ledger->submit(envelope("", "key"), false, false, now, out);
+    const auto again = ledger->submit(envelope("", "key"), {}, now, out);
     ASSERT_TRUE(again);
     EXPECT_EQ(again->id, first);
     EXPECT_TRUE(again->duplicate);
@@ -285,7 +285,7 @@ TEST_F(LedgerTest, OnlyAcceptanceBindsAKey) {
   EXPECT_EQ(refusal(late), Code::kExpired);
   v1::Envelope other = envelope("", "key");
   other.set_fingerprint("another");
-  const auto accepted = ledger->submit(other, false, false, now, out);
+  const auto accepted = ledger->submit(other, {}, now, out);
   ASSERT_TRUE(accepted);
   EXPECT_FALSE(accepted->duplicate);
 }
@@ -362,7 +362,7 @@ TEST_F(LedgerTest, ThreeLostAttemptsWithoutATokenAreDeathAndTheLaneGoesOn) {
   const RequestId id = submit("talk");
   const RequestId after = submit("talk");
   for (int attempt = 1; attempt <= 3; ++attempt) {
-    EXPECT_EQ(get(id).suspect(), attempt > 1);
+    EXPECT_EQ(get(id).suspect, attempt > 1);
     lease(id);
     v1::Output started = output_of(id);
     started.set_started(true);

@@ -1,7 +1,9 @@
-// A naive model of the ledger, for comparison in tests: one list, searched from the start each time.
+// A naive model of the ledger, for comparison in tests: one list, searched from the start each
+// time. What an answer has brought is not kept but read from its events whenever it is asked for.
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,7 @@ struct ModelRequest {
   v1::Envelope envelope;
   std::string id;  // 16 bytes
   bool stream_usage = false;
+  std::uint32_t choices = 1;
   TimeMs accepted_ms = 0;
   TimeMs ended_ms = 0;
   std::uint64_t index = 0;   // of the acceptance
@@ -20,34 +23,73 @@ struct ModelRequest {
   v1::RequestState state = v1::REQUEST_STATE_QUEUED;
   std::uint32_t attempt = 0;
   std::uint32_t failed = 0;
-  bool new_token = false;
+  bool suspect = false;
   std::uint64_t worker = 0;
-  std::vector<std::uint32_t> tokens;
-  std::vector<std::string> events;  // "start 5", "delta 1,2 text", "finish stop", "usage 5 2"
-  std::uint32_t prompt_tokens = 0;
+  v1::Attempt how;  // the last attempt: how it went on
+  std::string finish_reason;
+  std::vector<std::shared_ptr<const v1::Event>> events;
+  std::size_t attempt_from = 0;  // events of the current attempt
+  std::size_t ids_from = 0;      // events whose token ids are of the model `print`
+  std::string print;             // empty: no token ids are good for anybody
 
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;
   }
   std::string lane() const {
-    return envelope.partitionkey().empty() ? id : envelope.tenant() + "\n" + envelope.partitionkey();
+    return envelope.partitionkey().empty() ? id
+                                           : envelope.tenant() + "\n" + envelope.partitionkey();
+  }
+  v1::Usage usage() const {
+    v1::Usage sum;
+    for (const auto& event : events) count_usage(*event, sum);
+    return sum;
+  }
+  v1::ChoiceProgress progress(std::uint32_t choice) const {
+    v1::ChoiceProgress out;
+    for (std::size_t i = 0; i < events.size(); ++i) {
+      const v1::Event& event = *events[i];
+      if (event.choice() != choice) continue;
+      if (event.kind() == v1::EVENT_KIND_FINISH) out.set_finish_reason(event.finish_reason());
+      if (event.kind() != v1::EVENT_KIND_DELTA) continue;
+      if (i >= ids_from && !print.empty()) out.mutable_token_ids()->MergeFrom(event.token_ids());
+      out.set_text(out.text() + event.text());
+      out.set_reasoning(out.reasoning() + event.reasoning());
+      for (const v1::ToolCallDelta& delta : event.tool_calls()) add_call(delta, out);
+    }
+    return out;
+  }
+  bool begun() const {
+    for (std::uint32_t choice = 0; choice < choices; ++choice) {
+      if (progress(choice).ByteSizeLong() > 0) return true;
+    }
+    return false;
+  }
+  bool finished(std::uint32_t choice) const { return !progress(choice).finish_reason().empty(); }
+  bool all_finished() const {
+    for (std::uint32_t choice = 0; choice < choices; ++choice) {
+      if (!finished(choice)) return false;
+    }
+    return true;
+  }
+  bool brought_something() const {  // in this attempt
+    for (std::size_t i = attempt_from; i < events.size(); ++i) {
+      if (events[i]->kind() == v1::EVENT_KIND_DELTA) return true;
+    }
+    return false;
+  }
+
+ private:
+  static void add_call(const v1::ToolCallDelta& delta, v1::ChoiceProgress& out) {
+    for (v1::ToolCallDelta& call : *out.mutable_tool_calls()) {
+      if (call.index() != delta.index()) continue;
+      if (!delta.id().empty()) call.set_id(delta.id());
+      if (!delta.name().empty()) call.set_name(delta.name());
+      call.set_arguments(call.arguments() + delta.arguments());
+      return;
+    }
+    *out.add_tool_calls() = delta;
   }
 };
-
-inline std::string describe(const v1::Event& event) {
-  std::string text;
-  switch (event.kind()) {
-    case v1::EVENT_KIND_START: return "start " + std::to_string(event.usage().prompt_tokens());
-    case v1::EVENT_KIND_DELTA:
-      text = "delta ";
-      for (const std::uint32_t token : event.token_ids()) text += std::to_string(token) + ",";
-      return text + " " + event.text();
-    case v1::EVENT_KIND_FINISH: return "finish " + event.finish_reason();
-    default:
-      return "usage " + std::to_string(event.usage().prompt_tokens()) + " " +
-             std::to_string(event.usage().completion_tokens());
-  }
-}
 
 class Model {
  public:
@@ -74,6 +116,15 @@ class Model {
     return false;
   }
 
+  // Goes before the other, if both are ready: by priority, then by age. (The runs are too short for
+  // age to outweigh a step of priority.)
+  static bool before(const ModelRequest& a, const ModelRequest& b) {
+    if (a.envelope.priority() != b.envelope.priority()) {
+      return a.envelope.priority() > b.envelope.priority();
+    }
+    return a.index < b.index;
+  }
+
   bool binds(const ModelRequest& request, TimeMs now_ms, const Limits& limits) const {
     return !request.envelope.idempotencykey().empty() &&
            now_ms < request.accepted_ms + limits.idempotency_ttl_ms;
@@ -85,7 +136,7 @@ class Model {
     Code code = Code::kInternal;
     std::string duplicate;
   };
-  Answer submit(const v1::Envelope& envelope, bool stream_usage, TimeMs now_ms,
+  Answer submit(const v1::Envelope& envelope, const Terms& terms, TimeMs now_ms,
                 const Limits& limits) {
     now_ms = std::max(now_ms, last_ms);
     std::size_t live = 0, bytes = envelope.data().size(), lane = 0;
@@ -103,18 +154,22 @@ class Model {
       lane += request.envelope.tenant() == envelope.tenant() &&
               request.envelope.partitionkey() == envelope.partitionkey();
     }
+    const bool has_lane = !envelope.partitionkey().empty();
+    if (terms.choices < 1 || terms.choices > kChoicesMax) return {true, Code::kInvalidArgument, ""};
     if (envelope.expirytime_ms() != 0 && envelope.expirytime_ms() <= now_ms) {
       return {true, Code::kExpired, ""};
     }
-    if (live >= limits.live_requests_max || bytes > limits.live_bytes_max ||
-        (!envelope.partitionkey().empty() && lane >= limits.lane_requests_max)) {
+    if (live >= limits.live_requests_max || bytes > limits.live_bytes_max) {
       return {true, Code::kQueueFull, ""};
     }
+    if (has_lane && terms.locked && lane > 0) return {true, Code::kConversationLocked, ""};
+    if (has_lane && lane >= limits.lane_requests_max) return {true, Code::kQueueFull, ""};
     record(now_ms);
     ModelRequest request;
     request.envelope = envelope;
     request.id = RequestId::parse(envelope.id())->to_bytes();
-    request.stream_usage = stream_usage;
+    request.stream_usage = terms.stream_usage;
+    request.choices = terms.choices;
     request.accepted_ms = last_ms;
     request.index = request.stored = index;
     requests.push_back(request);
@@ -129,66 +184,91 @@ class Model {
     }
   }
 
-  void lease(ModelRequest& request, std::uint64_t worker, TimeMs now_ms) {
+  void lease(ModelRequest& request, std::uint64_t worker, const std::string& print, TimeMs now_ms) {
     record(now_ms);
     request.state = v1::REQUEST_STATE_RUNNING;
     ++request.attempt;
-    request.new_token = false;
+    request.attempt_from = request.events.size();
     request.worker = worker;
+    request.how.Clear();
+    if (!request.begun()) {
+      if (request.attempt > 1) request.how.set_continuation("restarted");
+      request.print = print;
+      request.ids_from = request.events.size();
+      return;
+    }
+    std::uint64_t ids = 0;
+    std::uint64_t text_bytes = 0;
+    for (std::uint32_t choice = 0; choice < request.choices; ++choice) {
+      ids += static_cast<std::uint64_t>(request.progress(choice).token_ids_size());
+      text_bytes += request.progress(choice).text().size();
+    }
+    if (!print.empty() && print == request.print) {
+      request.how.set_continuation("exact");
+      request.how.set_resumed_tokens(ids);
+    } else {
+      request.how.set_continuation("prefill");
+      request.how.set_prefilled_bytes(text_bytes);
+      request.how.set_regenerated_tokens(ids);
+      request.print.clear();
+    }
   }
 
-  bool output(std::uint64_t worker, const v1::Output& output, TimeMs now_ms, const Limits& limits) {
-    ModelRequest* request = by_id(output.fence().request());
-    if (request == nullptr || request->state != v1::REQUEST_STATE_RUNNING ||
-        request->worker != worker || request->attempt != output.fence().attempt() ||
-        epoch != output.fence().epoch()) {
-      return false;
-    }
+  // What output must do: whether it is heard, and whether the worker must be told to stop.
+  struct Heard {
+    bool heard = false;
+    bool stop = false;
+  };
+  Heard output(std::uint64_t worker, const v1::Output& output, TimeMs now_ms,
+               const Limits& limits) {
+    ModelRequest* found = current(worker, output.fence());
+    if (found == nullptr) return {};
+    ModelRequest& request = *found;
     if (output.has_failure()) {
       if (output.failure().code() == "invalid_argument") {
-        end(*request, v1::REQUEST_STATE_FAILED, now_ms);
+        end(request, v1::REQUEST_STATE_FAILED, now_ms);
       } else {
-        end_attempt(*request, true, now_ms, limits);
+        end_attempt(request, true, now_ms, limits);
       }
-      return true;
+      return {true, false};
     }
+    const bool delta = output.token_ids_size() > 0 || !output.text().empty() ||
+                       !output.reasoning().empty() || output.tool_calls_size() > 0 ||
+                       output.embeddings_size() > 0;
     const bool finishes = !output.finish_reason().empty();
-    const bool delta = output.token_ids_size() > 0 || !output.text().empty();
-    const std::size_t before = request->events.size();
-    if (before == 0 && (output.started() || delta || finishes)) {
-      request->prompt_tokens = output.prompt_tokens();
-      request->events.push_back("start " + std::to_string(output.prompt_tokens()));
-    }
-    if (delta) {
-      std::string text = "delta ";
-      for (const std::uint32_t token : output.token_ids()) {
-        text += std::to_string(token) + ",";
-        request->tokens.push_back(token);
-        request->new_token = true;
-      }
-      request->events.push_back(text + " " + output.text());
-    }
-    if (finishes) {
-      request->events.push_back("finish " + output.finish_reason());
-      if (request->stream_usage) {
-        request->events.push_back("usage " + std::to_string(request->prompt_tokens) + " " +
-                                  std::to_string(request->tokens.size()));
+    const bool stays = !output.dropped() && (!finishes || output.more());
+    if (delta || finishes) {
+      if (output.choice() >= request.choices || request.finished(output.choice())) {
+        end_attempt(request, true, now_ms, limits);
+        return {true, stays};
       }
     }
-    if (request->events.size() > before) record(now_ms);
-    if (finishes) {
-      end(*request, v1::REQUEST_STATE_COMPLETED, now_ms);
+    add_events(request, output, delta, now_ms);
+    if (request.all_finished()) {
+      request.finish_reason = request.progress(0).finish_reason();
+      end(request, v1::REQUEST_STATE_COMPLETED, now_ms);
+      return {true, stays};
+    }
+    if (finishes && !output.more()) {
+      end_attempt(request, true, now_ms, limits);
     } else if (output.dropped()) {
-      end_attempt(*request, false, now_ms, limits);
+      end_attempt(request, false, now_ms, limits);
     }
-    return true;
+    return {true, false};
+  }
+
+  void take_back(std::uint64_t worker, const v1::Fence& fence, TimeMs now_ms,
+                 const Limits& limits) {
+    ModelRequest* request = current(worker, fence);
+    if (request != nullptr) end_attempt(*request, false, now_ms, limits);
   }
 
   void worker_lost(std::uint64_t worker, TimeMs now_ms, const Limits& limits) {
     for (ModelRequest& request : requests) {
-      if (request.state == v1::REQUEST_STATE_RUNNING && request.worker == worker) {
-        end_attempt(request, !request.new_token, now_ms, limits);
-      }
+      if (request.state != v1::REQUEST_STATE_RUNNING || request.worker != worker) continue;
+      const bool counts = !request.brought_something();
+      if (counts) request.suspect = true;
+      end_attempt(request, counts, now_ms, limits);
     }
   }
 
@@ -223,6 +303,59 @@ class Model {
   }
 
  private:
+  ModelRequest* current(std::uint64_t worker, const v1::Fence& fence) {
+    ModelRequest* request = by_id(fence.request());
+    if (request == nullptr || request->state != v1::REQUEST_STATE_RUNNING ||
+        request->worker != worker || request->attempt != fence.attempt() ||
+        epoch != fence.epoch()) {
+      return nullptr;
+    }
+    return request;
+  }
+
+  void add_events(ModelRequest& request, const v1::Output& output, bool delta, TimeMs now_ms) {
+    const std::size_t before = request.events.size();
+    const auto add = [&](v1::EventKind kind, std::uint32_t choice) -> v1::Event& {
+      auto event = std::make_shared<v1::Event>();
+      event->set_kind(kind);
+      event->set_choice(choice);
+      request.events.push_back(event);
+      return *event;
+    };
+    const bool finishes = !output.finish_reason().empty();
+    if (before == 0 && (output.started() || delta || finishes)) {
+      for (std::uint32_t choice = 0; choice < request.choices; ++choice) {
+        add(v1::EVENT_KIND_START, choice);
+      }
+      v1::Usage usage;
+      usage.set_prompt_tokens(output.prompt_tokens());
+      usage.set_cached_prompt_tokens(output.cached_prompt_tokens());
+      auto first = std::make_shared<v1::Event>(*request.events[0]);
+      *first->mutable_usage() = usage;
+      request.events[0] = first;
+    }
+    if (delta) {
+      v1::Event& event = add(v1::EVENT_KIND_DELTA, output.choice());
+      event.mutable_token_ids()->CopyFrom(output.token_ids());
+      event.set_text(output.text());
+      event.set_reasoning(output.reasoning());
+      event.mutable_tool_calls()->CopyFrom(output.tool_calls());
+      event.mutable_logprobs()->CopyFrom(output.logprobs());
+      event.mutable_embeddings()->CopyFrom(output.embeddings());
+      event.set_reasoning_tokens(output.reasoning_tokens());
+    }
+    if (finishes) {
+      v1::Event& event = add(v1::EVENT_KIND_FINISH, output.choice());
+      event.set_finish_reason(output.finish_reason());
+      if (output.has_usage()) *event.mutable_usage() = output.usage();
+      if (request.stream_usage && request.all_finished()) {
+        const v1::Usage sum = request.usage();
+        *add(v1::EVENT_KIND_USAGE, 0).mutable_usage() = sum;
+      }
+    }
+    if (request.events.size() > before) record(now_ms);
+  }
+
   void record(TimeMs now_ms) {
     ++index;
     last_ms = std::max(last_ms, now_ms);

@@ -21,20 +21,38 @@ class RandomLog {
     now_ms_ += static_cast<TimeMs>(random_.below(20));
     Proposal out;
     switch (random_.below(16)) {
-      case 0: case 1: case 2: submit(out); break;
-      case 3: case 4: case 5: case 6: lease(out); break;
-      case 7: ledger_.worker_lost(worker(), "lost", now_ms_, out); break;
+      case 0:
+      case 1:
+      case 2:
+        submit(out);
+        break;
+      case 3:
+      case 4:
+      case 5:
+      case 6:
+        lease(out);
+        break;
+      case 7:
+        ledger_.worker_lost(worker(), "lost", now_ms_, out);
+        break;
       case 8:
         if (const auto ids = ledger_.live(); !ids.empty() && random_.one_in(3)) {
           ledger_.cancel(random_.pick(ids), "cancelled", now_ms_, out);
         }
         break;
-      case 9: ledger_.expire(now_ms_, out); break;
-      case 10:
-        if (random_.one_in(3)) ledger_.forget(now_ms_, LogIndex{random_.below(log_.size())}, 3, out);
+      case 9:
+        ledger_.expire(now_ms_, out);
         break;
-      case 11: carry(out); break;
-      default: output(random_.below(8), out); break;
+      case 10:
+        if (random_.one_in(3))
+          ledger_.forget(now_ms_, LogIndex{random_.below(log_.size())}, 3, out);
+        break;
+      case 11:
+        carry(out);
+        break;
+      default:
+        output(random_.below(8), out);
+        break;
     }
     take(out);
   }
@@ -65,13 +83,23 @@ class RandomLog {
     if (random_.one_in(5)) {
       envelope.set_expirytime_ms(now_ms_ + 1 + static_cast<TimeMs>(random_.below(500)));
     }
-    (void)ledger_.submit(envelope, random_.one_in(2), random_.one_in(2), now_ms_, out);
+    envelope.set_priority(static_cast<std::int32_t>(random_.below(3)) - 1);
+    const Terms terms{.detached = random_.one_in(2),
+                      .stream_usage = random_.one_in(2),
+                      .choices = 1 + static_cast<std::uint32_t>(random_.below(3)),
+                      .compose = random_.one_in(4),
+                      .locked = random_.one_in(6)};
+    (void)ledger_.submit(envelope, terms, now_ms_, out);
   }
 
   void lease(Proposal& out) {
     const auto models = ledger_.order().models();
     if (models.empty()) return;
-    ledger_.lease(*ledger_.order().next(random_.pick(models)), worker(), "w", now_ms_, out);
+    const Runner runner{.worker = worker(),
+                        .worker_name = "w",
+                        .model = random_.one_in(6) ? "another" : "",
+                        .fingerprint = random_.pick<std::string>({"a", "a", "b", ""})};
+    ledger_.lease(*ledger_.order().next(random_.pick(models)), runner, now_ms_, out);
   }
 
   void carry(Proposal& out) {
@@ -85,7 +113,7 @@ class RandomLog {
     ledger_.carry(*RequestId::from_bytes(request.id()), events, now_ms_, out);
   }
 
-  // Of a random running request. `kind` 0: its finish.
+  // Of a random running request. `kind` 0: the finish of a choice.
   void output(std::uint64_t kind, Proposal& out) {
     std::vector<const Request*> running;
     for (const RequestId id : ledger_.live()) {
@@ -94,17 +122,37 @@ class RandomLog {
     }
     if (running.empty()) return;
     const Request& request = *random_.pick(running);
+    std::vector<std::uint32_t> open;
+    for (std::uint32_t choice = 0; choice < request.choice_count; ++choice) {
+      if (request.choices[choice].finish_reason.empty()) open.push_back(choice);
+    }
     v1::Output output;
     output.mutable_fence()->set_epoch(ledger_.epoch().value);
     output.mutable_fence()->set_request(request.id.to_bytes());
     output.mutable_fence()->set_attempt(request.attempt);
-    if (kind == 0) output.set_finish_reason("stop");
+    output.set_choice(open.empty() ? 0 : random_.pick(open));
+    if (random_.one_in(40)) output.set_choice(static_cast<std::uint32_t>(random_.below(4)));
+    if (kind == 0) {
+      output.set_finish_reason("stop");
+      output.set_more(open.size() > 1 || random_.one_in(40));
+      if (random_.one_in(40)) output.set_more(false);
+      if (random_.one_in(8)) output.mutable_usage()->set_completion_tokens(9);
+    }
     if (kind == 1) output.mutable_failure()->set_code(random_.one_in(4) ? "too_large" : "internal");
     if (kind == 2) output.set_dropped(true);
     if (kind == 3) output.set_started(true);
     if (kind > 3 || random_.one_in(2)) {
       output.add_token_ids(static_cast<std::uint32_t>(random_.below(1000)));
       output.set_text("word");
+    }
+    if (random_.one_in(12)) {
+      v1::ToolCallDelta& call = *output.add_tool_calls();
+      call.set_index(static_cast<std::uint32_t>(random_.below(2)));
+      call.set_arguments("{}");
+    }
+    if (random_.one_in(12)) output.set_reasoning("hm");
+    if (random_.one_in(40)) {
+      ledger_.take_back(request.worker, output.fence(), "never sent", now_ms_, out);
     }
     (void)ledger_.output(request.worker, output, now_ms_, out);
   }

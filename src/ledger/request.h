@@ -9,6 +9,7 @@
 //                       └─ cancel ▶ CANCELLED, deadline ▶ EXPIRED (from both)
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,16 +27,35 @@ struct EventPosition {
   LogIndex index;
 };
 
+// What one of a request's answers has brought; for what a next attempt resumes from.
+struct Choice {
+  std::vector<std::uint32_t> token_ids;
+  std::string text;
+  std::string reasoning;
+  std::vector<v1::ToolCallDelta> tool_calls;  // joined: one per call
+  std::string finish_reason;                  // from its finish event on
+
+  bool begun() const {
+    return !token_ids.empty() || !text.empty() || !reasoning.empty() || !tool_calls.empty() ||
+           !finish_reason.empty();
+  }
+};
+
 struct Request {
   RequestId id;
   std::string tenant;
   std::string model;
+  std::string api;
   std::string conversation;  // empty: a lane of its own
   std::string lane;          // the key of its lane
   std::string idempotency_key;
   std::string fingerprint;
+  std::string cache_key;
+  std::int32_t priority = 0;
+  std::uint32_t choice_count = 1;
   bool detached = false;
   bool stream_usage = false;
+  bool compose = false;
   TimeMs expiry_ms = 0;                            // 0 = none
   std::shared_ptr<const v1::Envelope> envelope;    // live requests only
   LogIndex accepted_index;                         // place in the order of lanes
@@ -46,27 +66,41 @@ struct Request {
   std::uint32_t attempt = 0;          // the current or last one; from 1
   std::uint32_t failed_attempts = 0;  // those that count against it
   bool token_in_attempt = false;      // the current attempt has brought a token
+  bool suspect = false;  // a worker died under it: it runs alone until it has shown to be harmless
   WorkerId worker;                    // while running
   std::vector<v1::Attempt> attempts;  // the last kAttemptsKept of them
 
   Sequence event_count = 0;
   std::vector<EventPosition> positions;
-  std::vector<std::uint32_t> token_ids;  // live requests: what a next attempt resumes from
-  std::uint64_t text_bytes = 0;
+  std::vector<Choice> choices;     // live requests: choice_count of them
+  std::string token_fingerprint;   // of the model whose token ids they hold; empty: of no single one
+  std::string answer_fingerprint;  // of the model of the last attempt
 
   TimeMs first_token_ms = 0;
   TimeMs ended_ms = 0;
-  std::string finish_reason;  // from the finish event on
+  std::string finish_reason;  // of the first choice, once all have finished
   v1::Failure failure;
   v1::Usage usage;
 
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;
   }
-  // It was there when a worker died, so it runs alone until it has shown that it is harmless.
-  bool suspect() const { return failed_attempts > 0; }
+  bool all_finished() const;
+  bool begun() const;
 };
 
+inline bool Request::all_finished() const {
+  return !choices.empty() && std::all_of(choices.begin(), choices.end(), [](const Choice& choice) {
+    return !choice.finish_reason.empty();
+  });
+}
+
+inline bool Request::begun() const {
+  return std::any_of(choices.begin(), choices.end(),
+                     [](const Choice& choice) { return choice.begun(); });
+}
+
 inline constexpr std::size_t kAttemptsKept = 16;
+inline constexpr std::uint32_t kChoicesMax = 4096;  // more are a misfit, in records and commands
 
 }  // namespace waystation::ledger

@@ -40,7 +40,7 @@ TEST_F(RetentionTest, TooManyLiveRequestsAreRefused) {
   submit();
   submit("", "key");
   EXPECT_EQ(refusal(envelope()), Code::kQueueFull);
-  const auto full = ledger->submit(envelope(), false, false, now, out);
+  const auto full = ledger->submit(envelope(), Terms{}, now, out);
   EXPECT_GT(full.error().retry_after_ms, 0);
   submit("", "key");  // a duplicate needs no room
   finish(a);
@@ -323,7 +323,7 @@ TEST_F(BadCheckpointTest, IsRefused) {
   using All = v1::LedgerSnapshot;
   using One = v1::RequestSnapshot;
   EXPECT_FALSE(refused([](All&, One&, One&, One&) {}));
-  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_version(2); }));
+  EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_version(1); }));
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_last_time_ms(-1); }));
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_index(3); }));
   EXPECT_TRUE(refused([](All& all, One&, One&, One&) { all.set_index(~0ull); }));

@@ -1,11 +1,36 @@
 // The ledger's state as one message, for checkpoints.
+#include <algorithm>
+
 #include "base/check.h"
 #include "ledger/ledger.h"
 
 namespace waystation::ledger {
 namespace {
 
-constexpr std::uint32_t kSnapshotVersion = 1;
+constexpr std::uint32_t kSnapshotVersion = 2;
+
+void write_envelope_of_ended(const Request& request, v1::Envelope& envelope) {
+  envelope.set_id(request.id.to_string());
+  envelope.set_tenant(request.tenant);
+  envelope.set_model(request.model);
+  envelope.set_api(request.api);
+  envelope.set_partitionkey(request.conversation);
+  envelope.set_idempotencykey(request.idempotency_key);
+  envelope.set_fingerprint(request.fingerprint);
+  envelope.set_cachekey(request.cache_key);
+  envelope.set_priority(request.priority);
+  envelope.set_expirytime_ms(request.expiry_ms);
+}
+
+Choice read_progress(const v1::ChoiceProgress& in) {
+  Choice choice;
+  choice.token_ids.assign(in.token_ids().begin(), in.token_ids().end());
+  choice.text = in.text();
+  choice.reasoning = in.reasoning();
+  choice.tool_calls.assign(in.tool_calls().begin(), in.tool_calls().end());
+  choice.finish_reason = in.finish_reason();
+  return choice;
+}
 
 void write_request(const Request& request, v1::RequestSnapshot& out) {
   out.set_id(request.id.to_bytes());
@@ -14,16 +39,12 @@ void write_request(const Request& request, v1::RequestSnapshot& out) {
   if (request.envelope) {
     envelope = *request.envelope;
   } else {
-    envelope.set_id(request.id.to_string());
-    envelope.set_tenant(request.tenant);
-    envelope.set_model(request.model);
-    envelope.set_partitionkey(request.conversation);
-    envelope.set_idempotencykey(request.idempotency_key);
-    envelope.set_fingerprint(request.fingerprint);
-    envelope.set_expirytime_ms(request.expiry_ms);
+    write_envelope_of_ended(request, envelope);
   }
   accepted.set_detached(request.detached);
   accepted.set_stream_usage(request.stream_usage);
+  accepted.set_choices(request.choice_count);
+  accepted.set_compose(request.compose);
   out.set_accepted_index(request.accepted_index.value);
   out.set_stored_index(request.stored_index.value);
   out.set_accepted_ms(request.accepted_ms);
@@ -37,8 +58,10 @@ void write_request(const Request& request, v1::RequestSnapshot& out) {
     out.add_position_index_delta(position.index.value - before.index.value);
     before = position;
   }
-  out.mutable_token_ids()->Add(request.token_ids.begin(), request.token_ids.end());
-  out.set_text_bytes(request.text_bytes);
+  for (const Choice& choice : request.choices) write_progress(choice, *out.add_choices());
+  out.set_token_fingerprint(request.token_fingerprint);
+  out.set_answer_fingerprint(request.answer_fingerprint);
+  out.set_suspect(request.suspect);
   out.set_first_token_ms(request.first_token_ms);
   out.set_ended_ms(request.ended_ms);
   out.set_finish_reason(request.finish_reason);
@@ -57,12 +80,17 @@ std::unique_ptr<Request> read_request(const v1::RequestSnapshot& in) {
   request->id = *id;
   request->tenant = envelope.tenant();
   request->model = envelope.model();
+  request->api = envelope.api();
   request->conversation = envelope.partitionkey();
   request->idempotency_key = envelope.idempotencykey();
   request->fingerprint = envelope.fingerprint();
+  request->cache_key = envelope.cachekey();
+  request->priority = envelope.priority();
   request->expiry_ms = envelope.expirytime_ms();
   request->detached = in.accepted().detached();
   request->stream_usage = in.accepted().stream_usage();
+  request->choice_count = std::max(in.accepted().choices(), 1U);
+  request->compose = in.accepted().compose();
   request->accepted_index = LogIndex{in.accepted_index()};
   request->stored_index = LogIndex{in.stored_index()};
   request->accepted_ms = in.accepted_ms();
@@ -81,8 +109,12 @@ std::unique_ptr<Request> read_request(const v1::RequestSnapshot& in) {
     at.index.value += in.position_index_delta(i);
     request->positions.push_back(at);
   }
-  request->token_ids.assign(in.token_ids().begin(), in.token_ids().end());
-  request->text_bytes = in.text_bytes();
+  for (const v1::ChoiceProgress& choice : in.choices()) {
+    request->choices.push_back(read_progress(choice));
+  }
+  request->token_fingerprint = in.token_fingerprint();
+  request->answer_fingerprint = in.answer_fingerprint();
+  request->suspect = in.suspect();
   request->first_token_ms = in.first_token_ms();
   request->ended_ms = in.ended_ms();
   request->finish_reason = in.finish_reason();
@@ -101,6 +133,8 @@ bool is_sound(const Request& request, LogIndex last, TimeMs last_ms) {
   if (!within(TimeMs{0}, request.ended_ms, last_ms)) return false;
   if (request.live() && RequestId::parse(request.envelope->id()) != request.id) return false;
   if (request.attempts.size() > kAttemptsKept) return false;
+  if (request.choice_count > kChoicesMax) return false;
+  if (request.choices.size() != (request.live() ? request.choice_count : 0)) return false;
   if (request.failed_attempts > request.attempt) return false;
   if (request.attempts.empty() != (request.attempt == 0)) return false;
   if (request.state == v1::REQUEST_STATE_RUNNING && request.attempts.empty()) return false;
@@ -117,6 +151,14 @@ bool is_sound(const Request& request, LogIndex last, TimeMs last_ms) {
 }
 
 }  // namespace
+
+void write_progress(const Choice& choice, v1::ChoiceProgress& out) {
+  out.mutable_token_ids()->Add(choice.token_ids.begin(), choice.token_ids.end());
+  out.set_text(choice.text);
+  out.set_reasoning(choice.reasoning);
+  for (const v1::ToolCallDelta& call : choice.tool_calls) *out.add_tool_calls() = call;
+  out.set_finish_reason(choice.finish_reason);
+}
 
 v1::LedgerSnapshot Ledger::snapshot() const {
   v1::LedgerSnapshot out;
@@ -138,7 +180,7 @@ Status Ledger::restore(const v1::LedgerSnapshot& in) {
   CHECK(requests_.empty() && index_.value == 0);
   if (in.version() != kSnapshotVersion) {
     return Error{Code::kCorruption, "the checkpoint has version " + std::to_string(in.version()) +
-                                        ", this Waystation reads version 1; use the one that wrote it"};
+                                        ", this Waystation reads version 2; use the one that wrote it"};
   }
   const auto unreadable = [](const std::string& what) {
     return Error{Code::kCorruption, "the checkpoint can't be used: " + what};

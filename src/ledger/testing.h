@@ -1,6 +1,7 @@
 // Helpers of the ledger's tests.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <random>
@@ -15,8 +16,9 @@ namespace waystation::ledger::testing {
 inline constexpr TimeMs kStartMs = 1'800'000'000'000;
 
 // A new request's envelope; `number` makes its id.
-inline v1::Envelope make_envelope(std::uint64_t number, TimeMs now_ms, std::string conversation = "",
-                                  std::string tenant = "acme", std::string model = "small") {
+inline v1::Envelope make_envelope(std::uint64_t number, TimeMs now_ms,
+                                  std::string conversation = "", std::string tenant = "acme",
+                                  std::string model = "small") {
   v1::Envelope envelope;
   envelope.set_id(RequestId::make(now_ms, 0, number).to_string());
   envelope.set_tenant(std::move(tenant));
@@ -45,12 +47,19 @@ inline std::string bytes_of(const Proposal& proposal) {
   return all;
 }
 
-// The seed of one random run: WAYSTATION_SEED replays a single one.
+// The seeds of random runs: WAYSTATION_SEED replays a single one, WAYSTATION_SEEDS makes it so
+// many.
 inline std::vector<std::uint64_t> seeds(std::uint64_t first, std::uint64_t count) {
   if (const char* replay = std::getenv("WAYSTATION_SEED")) return {std::stoull(replay)};
+  if (const char* many = std::getenv("WAYSTATION_SEEDS")) count = std::stoull(many);
   std::vector<std::uint64_t> all;
   for (std::uint64_t i = 0; i < count; ++i) all.push_back(first + i);
   return all;
+}
+
+// The run was asked for from outside, so nothing can be said of how often something happens in it.
+inline bool other_seeds() {
+  return std::getenv("WAYSTATION_SEED") != nullptr || std::getenv("WAYSTATION_SEEDS") != nullptr;
 }
 
 class Random {
@@ -67,6 +76,16 @@ class Random {
   std::mt19937_64 engine_;
 };
 
+// Adds what an event says of the tokens used; written again here so that the ledger's own sum is
+// checked against another.
+inline void count_usage(const v1::Event& event, v1::Usage& usage) {
+  if (event.has_usage() && event.kind() != v1::EVENT_KIND_USAGE) usage = event.usage();
+  if (event.kind() != v1::EVENT_KIND_DELTA) return;
+  usage.set_completion_tokens(usage.completion_tokens() +
+                              static_cast<std::uint32_t>(event.token_ids_size()));
+  usage.set_reasoning_tokens(usage.reasoning_tokens() + event.reasoning_tokens());
+}
+
 // Reads a log by itself, without a ledger, and says what is wrong with it ("" = nothing): lanes in
 // order with one in flight, attempts and events without gaps, one terminal record each.
 class Audit {
@@ -80,6 +99,10 @@ class Audit {
     std::uint32_t failed = 0;
     v1::RequestState state = v1::REQUEST_STATE_QUEUED;
     std::vector<v1::Event> events;
+    std::vector<bool> finished;  // by choice
+    bool all_finished() const {
+      return std::find(finished.begin(), finished.end(), false) == finished.end();
+    }
   };
 
   std::string read(const v1::Record& record) {
@@ -87,18 +110,18 @@ class Audit {
       case v1::Record::kEpochStarted:
         for (auto& [id, entry] : entries) entry.running = false;
         return "";
-      case v1::Record::kAccepted: return accepted(record.accepted());
-      case v1::Record::kLeased: return leased(record.leased());
-      case v1::Record::kAppended: return appended(record.appended());
-      case v1::Record::kAttemptEnded: {
-        Entry& entry = entries[record.attempt_ended().request()];
-        if (!entry.running) return "the end of an attempt that doesn't run";
-        entry.running = false;
-        entry.failed += record.attempt_ended().counts() ? 1 : 0;
+      case v1::Record::kAccepted:
+        return accepted(record.accepted());
+      case v1::Record::kLeased:
+        return leased(record.leased());
+      case v1::Record::kAppended:
+        return appended(record.appended());
+      case v1::Record::kAttemptEnded:
+        return attempt_ended(record.attempt_ended());
+      case v1::Record::kSettled:
+        return settled(record.settled());
+      default:
         return "";
-      }
-      case v1::Record::kSettled: return settled(record.settled());
-      default: return "";
     }
   }
 
@@ -120,8 +143,8 @@ class Audit {
     return "";
   }
 
-  std::map<std::string, Entry> entries;                    // by id bytes
-  std::map<std::string, std::vector<std::string>> lanes;   // all their requests, by acceptance
+  std::map<std::string, Entry> entries;                   // by id bytes
+  std::map<std::string, std::vector<std::string>> lanes;  // all their requests, by acceptance
 
  private:
   std::string accepted(const v1::Accepted& body) {
@@ -129,6 +152,7 @@ class Audit {
     if (!id || entries.contains(id->to_bytes())) return "accepted twice";
     Entry& entry = entries[id->to_bytes()];
     entry.stream_usage = body.stream_usage();
+    entry.finished.assign(body.choices() == 0 ? 1 : body.choices(), false);
     entry.lane = body.envelope().partitionkey().empty()
                      ? id->to_string()
                      : body.envelope().tenant() + "/" + body.envelope().partitionkey();
@@ -153,16 +177,61 @@ class Audit {
     Entry& entry = entries[body.request()];
     if (!entry.running || body.attempt() != entry.attempt) return "events of another attempt";
     if (body.first_sequence() != entry.events.size()) return "a gap in the events";
+    if (entry.events.empty() && body.events_size() < static_cast<int>(entry.finished.size())) {
+      return "not all choices start at once";
+    }
     for (const v1::Event& event : body.events()) {
-      if (entry.events.empty() != (event.kind() == v1::EVENT_KIND_START)) return "START isn't first";
-      const bool after_finish =
-          !entry.events.empty() && entry.events.back().kind() == v1::EVENT_KIND_FINISH;
-      if (after_finish != (event.kind() == v1::EVENT_KIND_USAGE)) return "USAGE isn't after FINISH";
-      if (!entry.events.empty() && entry.events.back().kind() == v1::EVENT_KIND_USAGE) {
-        return "events after the last";
-      }
+      if (const std::string fault = next_event(entry, event); !fault.empty()) return fault;
       entry.events.push_back(event);
     }
+    // The last events come with the last finish: a log that is cut in between would miss them.
+    const bool wants_usage = entry.stream_usage && entry.all_finished();
+    if (wants_usage != (entry.events.back().kind() == v1::EVENT_KIND_USAGE)) {
+      return "USAGE isn't in the record of the last FINISH";
+    }
+    return "";
+  }
+
+  static std::string next_event(Entry& entry, const v1::Event& event) {
+    const std::size_t choices = entry.finished.size();
+    if (event.choice() >= choices) return "an event of a choice too many";
+    // The first events are the starts of the choices, in their order.
+    const bool is_start = event.kind() == v1::EVENT_KIND_START;
+    if (is_start != (entry.events.size() < choices)) return "STARTs aren't first";
+    if (is_start && event.choice() != entry.events.size()) return "STARTs out of order";
+    if (is_start) return "";
+    if (entry.events.back().kind() == v1::EVENT_KIND_USAGE) return "events after USAGE";
+    if (event.kind() == v1::EVENT_KIND_USAGE) {
+      if (!entry.stream_usage) return "USAGE that nobody asked for";
+      if (!entry.all_finished()) return "USAGE before the last FINISH";
+      v1::Usage usage;
+      for (const v1::Event& earlier : entry.events) count_usage(earlier, usage);
+      if (usage.SerializeAsString() != event.usage().SerializeAsString()) {
+        return "USAGE doesn't say what the events before it add up to";
+      }
+      return "";
+    }
+    if (entry.finished[event.choice()]) return "events of a choice after its FINISH";
+    if (event.kind() == v1::EVENT_KIND_FINISH) {
+      if (event.finish_reason().empty()) return "FINISH without a reason";
+      entry.finished[event.choice()] = true;
+    } else if (event.kind() != v1::EVENT_KIND_DELTA) {
+      return "an event of no kind";
+    }
+    return "";
+  }
+
+  std::string attempt_ended(const v1::AttemptEnded& body) {
+    Entry& entry = entries[body.request()];
+    if (!entry.running || body.attempt() != entry.attempt) {
+      return "the end of an attempt that doesn't run";
+    }
+    if (entry.all_finished()) return "the end of an attempt that had finished";
+    if (body.cause() == v1::ATTEMPT_END_UNSPECIFIED) return "an attempt that ended for no cause";
+    if (body.cause() == v1::ATTEMPT_END_ENGINE_ERROR && !body.counts()) return "an uncounted error";
+    if (body.cause() == v1::ATTEMPT_END_RETURNED && body.counts()) return "a return that counts";
+    entry.running = false;
+    entry.failed += body.counts() ? 1 : 0;
     return "";
   }
 
@@ -171,15 +240,12 @@ class Audit {
     if (++entry.ends > 1) return "a second end";
     entry.running = false;
     entry.state = body.state();
-    std::uint32_t tokens = 0;
-    for (const v1::Event& event : entry.events) {
-      tokens += static_cast<std::uint32_t>(event.token_ids_size());
+    v1::Usage usage;
+    for (const v1::Event& event : entry.events) count_usage(event, usage);
+    if (body.usage().SerializeAsString() != usage.SerializeAsString()) {
+      return "the usage isn't what the events add up to";
     }
-    if (body.usage().completion_tokens() != tokens) return "the usage doesn't count the tokens";
-    const v1::EventKind last =
-        entry.events.empty() ? v1::EVENT_KIND_UNSPECIFIED : entry.events.back().kind();
-    const v1::EventKind complete = entry.stream_usage ? v1::EVENT_KIND_USAGE : v1::EVENT_KIND_FINISH;
-    if ((body.state() == v1::REQUEST_STATE_COMPLETED) != (last == complete)) {
+    if ((body.state() == v1::REQUEST_STATE_COMPLETED) != entry.all_finished()) {
       return "completed without its last event, or with it and not completed";
     }
     if ((body.state() == v1::REQUEST_STATE_DEAD) != (entry.failed >= 3)) {

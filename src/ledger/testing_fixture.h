@@ -38,26 +38,32 @@ class LedgerTest : public ::testing::Test {
     made.set_fingerprint("print");
     return made;
   }
-  RequestId submit(v1::Envelope made, bool stream_usage = false) {
-    const auto accepted = ledger->submit(std::move(made), false, stream_usage, now, out);
+  RequestId submit(v1::Envelope made, const Terms& terms) {
+    const auto accepted = ledger->submit(std::move(made), terms, now, out);
     EXPECT_TRUE(accepted) << accepted.error().message;
     return accepted ? accepted->id : RequestId{};
+  }
+  RequestId submit(v1::Envelope made, bool stream_usage = false) {
+    return submit(std::move(made), Terms{.stream_usage = stream_usage});
   }
   RequestId submit(std::string conversation = "", std::string key = "") {
     return submit(envelope(std::move(conversation), std::move(key)));
   }
   // The code of a refusal, which must leave no trace.
-  Code refusal(v1::Envelope made) {
+  Code refusal(v1::Envelope made, const Terms& terms = {}) {
     const std::string before = state();
     const std::size_t records = out.records.size();
-    const auto accepted = ledger->submit(std::move(made), false, false, now, out);
+    const auto accepted = ledger->submit(std::move(made), terms, now, out);
     EXPECT_EQ(out.records.size(), records);
     EXPECT_EQ(state(), before);
     return accepted ? Code::kInternal : accepted.error().code;
   }
 
-  void lease(RequestId id, WorkerId worker = kAnn) {
-    ledger->lease(id, worker, "worker-" + std::to_string(worker.value), now, out);
+  void lease(RequestId id, WorkerId worker = kAnn, std::string fingerprint = "sha") {
+    const Runner runner{.worker = worker,
+                        .worker_name = "worker-" + std::to_string(worker.value),
+                        .fingerprint = std::move(fingerprint)};
+    ledger->lease(id, runner, now, out);
   }
   v1::Output output_of(RequestId id) {
     v1::Output output;
@@ -70,6 +76,19 @@ class LedgerTest : public ::testing::Test {
     v1::Output output = output_of(id);
     output.mutable_token_ids()->Add(tokens.begin(), tokens.end());
     output.set_text(std::move(text));
+    return output;
+  }
+  v1::Output text_of(RequestId id, std::uint32_t choice, std::string text) {
+    v1::Output output = tokens_of(id, {choice}, std::move(text));
+    output.set_choice(choice);
+    return output;
+  }
+  // The end of one choice; `more`: others go on.
+  v1::Output finish_of(RequestId id, std::uint32_t choice, bool more) {
+    v1::Output output = output_of(id);
+    output.set_choice(choice);
+    output.set_finish_reason("stop");
+    output.set_more(more);
     return output;
   }
   bool send(const v1::Output& output, WorkerId worker = kAnn) {
@@ -90,6 +109,21 @@ class LedgerTest : public ::testing::Test {
 
   const Request& get(RequestId id) { return *ledger->find(id); }
   std::optional<RequestId> next() { return ledger->order().next("small"); }
+  // All events of a request, as "START 0", "DELTA 1 text", …
+  std::vector<std::string> events(RequestId id) {
+    std::vector<std::string> lines;
+    for (const v1::Record& record : out.records) {
+      if (record.appended().request() != id.to_bytes()) continue;
+      for (const v1::Event& event : record.appended().events()) {
+        std::string line = v1::EventKind_Name(event.kind()).substr(sizeof("EVENT_KIND_") - 1) +
+                           " " + std::to_string(event.choice());
+        if (!event.text().empty()) line += " " + event.text();
+        if (!event.finish_reason().empty()) line += " " + event.finish_reason();
+        lines.push_back(std::move(line));
+      }
+    }
+    return lines;
+  }
   std::string state() { return bytes_of(ledger->snapshot()); }
   const StartWork& last_start() { return std::get<StartWork>(out.effects.back()); }
   const StopWork& last_stop() { return std::get<StopWork>(out.effects.back()); }

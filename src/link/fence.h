@@ -27,9 +27,10 @@ inline v1::Fence fence_of(std::uint64_t epoch, const FenceKey& key) {
   return fence;
 }
 
-// How many of the three endings an output has. One ends its attempt; more is an error.
+// How many of the three endings an output has. One ends its attempt; more is an error. (A choice that
+// finishes while others go on ends nothing.)
 inline int endings_of(const v1::Output& output) {
-  return (output.finish_reason().empty() ? 0 : 1) + (output.has_failure() ? 1 : 0) +
+  return (output.finish_reason().empty() || output.more() ? 0 : 1) + (output.has_failure() ? 1 : 0) +
          (output.dropped() ? 1 : 0);
 }
 

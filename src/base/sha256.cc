@@ -1,8 +1,8 @@
-#include "guard/sha256.h"
+#include "base/sha256.h"
 
 #include <openssl/sha.h>
 
-namespace waystation::guard {
+namespace waystation {
 
 std::string sha256(std::string_view bytes) {
   std::string out(SHA256_DIGEST_LENGTH, '\0');
@@ -21,4 +21,4 @@ std::string sha256_hex(std::string_view bytes) {
   return out;
 }
 
-}  // namespace waystation::guard
+}  // namespace waystation
