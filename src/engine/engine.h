@@ -27,11 +27,12 @@ class Engine {
   // Requests it can work on at once; the caller never starts more.
   virtual std::uint32_t slots() const = 0;
 
-  // Takes a request. Never fails here: what is wrong with it comes as the `failure` of its first
-  // output (code kContextLengthExceeded, kInvalidArgument: final; kInternal: another try may help).
-  // The request resumes after assign.resume_token_ids, which count as generated: sampler, grammar,
-  // penalties, stop strings and the token budget have seen them. Text goes on at byte
-  // assign.resume_text_bytes of the whole answer's text.
+  // Takes a request, whatever its number of choices: those that find no room wait inside. Never fails
+  // here: what is wrong with it comes as the `failure` of its first output (code
+  // kContextLengthExceeded, kInvalidArgument: final; kInternal: another try may help).
+  // Each choice goes on after assign.resume[choice], which counts as generated: sampler, grammar,
+  // penalties, stop strings, parser and the token budget have seen it. Nothing that it holds is handed
+  // out again; a choice with a finish_reason is not run.
   virtual void start(v1::Assign assign) = 0;
 
   // Drops a request; the next step reports it with `dropped`. Unknown fences are ignored.
@@ -43,9 +44,10 @@ class Engine {
   // Microseconds until step() has something to do: 0 = now. Only meaningful when not idle.
   virtual std::int64_t wait_us() const = 0;
 
-  // Runs one step and adds what came of it to `out`: at most one Output a request. Every token id is
+  // Runs one step and adds what came of it to `out`: at most one Output a choice. Every token id is
   // handed out, also those inside an unfinished character (their text follows with the token that
-  // finishes it) and those whose text is held back because a stop string may have begun.
+  // finishes it) and those whose text is held back because a stop string may have begun. A choice that
+  // ends while others of its request go on says so with `more`.
   virtual void step(v1::Step& out) = 0;
 };
 

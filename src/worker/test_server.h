@@ -65,8 +65,9 @@ class TestServer final : public link::ServerEvents {
     assign.mutable_envelope()->set_data(
         R"({"model":"scripted","messages":[{"role":"user","content":"hi"}])" + extra + "}");
     if (resume != nullptr) {
-      assign.mutable_resume_token_ids()->Add(resume->ids.begin(), resume->ids.end());
-      assign.set_resume_text_bytes(resume->text.size());
+      v1::ChoiceProgress& progress = *assign.add_resume();
+      progress.mutable_token_ids()->Add(resume->ids.begin(), resume->ids.end());
+      progress.set_text(resume->text);
     }
     transport_.send(session_->connection(), session_->assign(std::move(assign)));
     return true;

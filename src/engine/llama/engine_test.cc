@@ -1,131 +1,12 @@
-// The llama engine with a real small model: SmolLM2-135M-Instruct, fetched by `make models`.
-#include "engine/llama/llama_engine.h"
-
-#include <cstdio>
-#include <filesystem>
+// The llama engine with a real small model.
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include <gtest/gtest.h>
-
-#include "message/chat.h"
+#include "engine/llama/testing_fixture.h"
 
 namespace waystation::engine {
 namespace {
-
-namespace fs = std::filesystem;
-
-const fs::path kModel = fs::path(WAYSTATION_MODELS_DIR) / "SmolLM2-135M-Instruct.Q4_1.gguf";
-
-// What came of a request, joined over its outputs.
-struct Got {
-  bool started = false;
-  std::uint32_t prompt_tokens = 0;
-  std::uint32_t cached_prompt_tokens = 0;
-  std::vector<std::uint32_t> tokens;
-  std::vector<std::size_t> text_bytes_after;  // each token
-  std::string text;
-  std::string finish_reason;
-  std::string failure_code;
-  std::string failure_message;
-  bool dropped = false;
-
-  bool over() const { return !finish_reason.empty() || !failure_code.empty() || dropped; }
-};
-
-std::string body(const std::string& prompt, const std::string& more = R"("temperature":0)") {
-  return R"({"model":"m","messages":[{"role":"user","content":")" + prompt + R"("}],)" + more + "}";
-}
-
-v1::Assign assign(const std::string& request, const std::string& json) {
-  v1::Assign made;
-  made.mutable_fence()->set_epoch(1);
-  made.mutable_fence()->set_request(request);
-  made.mutable_fence()->set_attempt(1);
-  made.mutable_envelope()->set_type(std::string(message::kChatRequestType));
-  made.mutable_envelope()->set_data(json);
-  return made;
-}
-
-v1::Assign resume(v1::Assign made, const Got& got, std::size_t tokens) {
-  for (std::size_t i = 0; i < tokens; ++i) made.add_resume_token_ids(got.tokens[i]);
-  made.set_resume_text_bytes(tokens == 0 ? 0 : got.text_bytes_after[tokens - 1]);
-  return made;
-}
-
-class LlamaEngine : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    if (!fs::exists(kModel)) return;
-    auto opened = open_llama_engine({.model_file = kModel,
-                                     .model_id = "small",
-                                     .slots = 8,
-                                     .context_tokens = 1024,
-                                     .threads = 1});  // a test machine may be busy
-    ASSERT_TRUE(opened) << opened.error().message;
-    engine_ = std::move(*opened);
-  }
-  static void TearDownTestSuite() { engine_.reset(); }
-
-  void SetUp() override {
-    if (!engine_) GTEST_SKIP() << "no " << kModel << ": run `make models` to test the real engine";
-  }
-  void TearDown() override {
-    if (engine_) {
-      EXPECT_TRUE(engine_->idle());
-    }
-  }
-
-  void step() {
-    v1::Step out;
-    engine_->step(out);
-    std::map<std::string, int> seen;
-    for (const v1::Output& output : out.outputs()) {
-      EXPECT_EQ(++seen[output.fence().request()], 1) << "two outputs of one request in a step";
-      Got& got = got_[output.fence().request()];
-      EXPECT_FALSE(got.over()) << "an output after the last one";
-      if (output.started()) {
-        EXPECT_FALSE(got.started);
-        got.started = true;
-        got.prompt_tokens = output.prompt_tokens();
-        got.cached_prompt_tokens = output.cached_prompt_tokens();
-      }
-      got.text += output.text();
-      for (const std::uint32_t id : output.token_ids()) {
-        got.tokens.push_back(id);
-        got.text_bytes_after.push_back(got.text.size());
-      }
-      got.finish_reason = output.finish_reason();
-      got.failure_code = output.failure().code();
-      got.failure_message = output.failure().message();
-      got.dropped = output.dropped();
-    }
-  }
-
-  // Runs requests together until all are over; forgets earlier ones.
-  std::map<std::string, Got> run_all(const std::vector<v1::Assign>& assigns) {
-    got_.clear();
-    for (const v1::Assign& one : assigns) engine_->start(one);
-    for (int i = 0; i < 5000 && !engine_->idle(); ++i) step();
-    return got_;
-  }
-  Got run(const v1::Assign& one) { return run_all({one})[one.fence().request()]; }
-  Got run(const std::string& json) { return run(assign("r", json)); }
-
-  static std::unique_ptr<Engine> engine_;
-  std::map<std::string, Got> got_;
-};
-
-std::unique_ptr<Engine> LlamaEngine::engine_;
-
-const std::string kMore = R"("temperature":0,"max_tokens":48)";
-const std::vector<std::string> kPrompts = {
-    "Tell me about a horse and a lighthouse.",
-    "请用中文介绍一下北京的历史。",
-    "Repeat exactly: 😀🚀🐎❤️ 你好世界 😀🚀🐎❤️",
-    "Write a Python function that adds two numbers."};
 
 TEST_F(LlamaEngine, TellsAboutItself) {
   ASSERT_EQ(engine_->models().size(), 1U);
@@ -170,7 +51,8 @@ TEST_F(LlamaEngine, ResumesAtEveryToken) {
                R"("max_tokens":2)"));
       const Got rest = run(resume(whole, undisturbed, k));
       const std::size_t bytes = k == 0 ? 0 : undisturbed.text_bytes_after[k - 1];
-      ASSERT_EQ(undisturbed.text.substr(0, bytes) + rest.text, undisturbed.text) << prompt << " " << k;
+      ASSERT_EQ(undisturbed.text.substr(0, bytes) + rest.text, undisturbed.text)
+          << prompt << " " << k;
       ASSERT_EQ(rest.finish_reason, undisturbed.finish_reason);
       ASSERT_EQ(rest.tokens.size() + k, undisturbed.tokens.size());
       ASSERT_EQ(rest.prompt_tokens, undisturbed.prompt_tokens);
@@ -188,15 +70,17 @@ TEST_F(LlamaEngine, ResumesSampledAnswersToo) {
     for (const std::size_t k : {1, 2, 9, 25}) {
       const Got rest = run(resume(whole, undisturbed, k));
       EXPECT_EQ(undisturbed.text.substr(0, undisturbed.text_bytes_after[k - 1]) + rest.text,
-                undisturbed.text) << more << " " << k;
+                undisturbed.text)
+          << more << " " << k;
     }
   }
 }
 
 TEST_F(LlamaEngine, SeedsMatter) {
   const auto with_seed = [&](int seed) {
-    return run(body(kPrompts[0], R"("temperature":1,"max_tokens":24,"seed":)" +
-                                     std::to_string(seed))).text;
+    return run(body(kPrompts[0],
+                    R"("temperature":1,"max_tokens":24,"seed":)" + std::to_string(seed)))
+        .text;
   };
   EXPECT_EQ(with_seed(1), with_seed(1));
   EXPECT_NE(with_seed(1), with_seed(2));
@@ -214,7 +98,8 @@ TEST_F(LlamaEngine, HandsOutEveryTokenAndWholeCharacters) {
       EXPECT_NE(static_cast<unsigned char>(got.text[after]) & 0xC0, 0x80);
     }
   }
-  EXPECT_GT(without_text, 0U) << "this answer should have characters of several tokens: " << got.text;
+  EXPECT_GT(without_text, 0U) << "this answer should have characters of several tokens: "
+                              << got.text;
 }
 
 TEST_F(LlamaEngine, StopStringsAcrossTokensAreHeldBackAndResumed) {
@@ -222,8 +107,7 @@ TEST_F(LlamaEngine, StopStringsAcrossTokensAreHeldBackAndResumed) {
   // From inside one token to inside another.
   const std::string stop = free.text.substr(free.text_bytes_after[19] - 2, 9);
   ASSERT_EQ(stop.find_first_of("\"\\\n"), std::string::npos) << "choose another place: " << stop;
-  const v1::Assign whole =
-      assign("r", body(kPrompts[0], kMore + R"(,"stop":[")" + stop + R"("])"));
+  const v1::Assign whole = assign("r", body(kPrompts[0], kMore + R"(,"stop":[")" + stop + R"("])"));
   const Got got = run(whole);
   EXPECT_EQ(got.finish_reason, "stop");
   EXPECT_EQ(got.text, free.text.substr(0, free.text.find(stop)));
@@ -250,7 +134,7 @@ TEST_F(LlamaEngine, TextThatWasNotHandedOutComesAfterResuming) {
   const v1::Assign whole = assign("r", body(kPrompts[0], kMore));
   const Got got = run(whole);
   v1::Assign late = resume(whole, got, 10);
-  late.set_resume_text_bytes(got.text_bytes_after[6]);
+  late.mutable_resume(0)->set_text(got.text.substr(0, got.text_bytes_after[6]));
   EXPECT_EQ(got.text.substr(0, got.text_bytes_after[6]) + run(late).text, got.text);
 }
 
@@ -259,8 +143,8 @@ TEST_F(LlamaEngine, TogetherTheyAnswerAsAlone) {
   std::map<std::string, std::string> alone;
   for (int i = 0; i < 8; ++i) {
     const std::string request = "r" + std::to_string(i);
-    assigns.push_back(assign(request, body(kPrompts[i % 4] + " Please, number " + std::to_string(i),
-                                           kMore)));
+    assigns.push_back(
+        assign(request, body(kPrompts[i % 4] + " Please, number " + std::to_string(i), kMore)));
     alone[request] = run(assigns.back()).text;
   }
   // Other slots, so that nothing comes from their caches.
@@ -272,7 +156,8 @@ TEST_F(LlamaEngine, TogetherTheyAnswerAsAlone) {
 
 TEST_F(LlamaEngine, PrefixesAreReusedAndChangeNothing) {
   std::string story = "Once upon a time there was a courier who";
-  for (int i = 0; i < 12; ++i) story += " rode to station " + std::to_string(i) + " and wrote it down;";
+  for (int i = 0; i < 12; ++i)
+    story += " rode to station " + std::to_string(i) + " and wrote it down;";
   const Got cold = run(body(story + " What did the courier do?", kMore));
   run(body(story + " Who was the courier?", kMore));
   const Got warm = run(body(story + " What did the courier do?", kMore));
@@ -283,7 +168,8 @@ TEST_F(LlamaEngine, PrefixesAreReusedAndChangeNothing) {
 
 TEST_F(LlamaEngine, ALongPromptDoesNotStopTheOthers) {
   got_.clear();
-  engine_->start(assign("short", body("Count to one hundred.", R"("temperature":0,"max_tokens":40)")));
+  engine_->start(
+      assign("short", body("Count to one hundred.", R"("temperature":0,"max_tokens":40)")));
   while (got_["short"].tokens.size() < 4) step();
   std::string prompt;
   for (int i = 0; i < 100; ++i) prompt += "word " + std::to_string(i) + ", ";
@@ -327,7 +213,7 @@ TEST_F(LlamaEngine, RefusesWhatDoesNotFit) {
   other.mutable_envelope()->set_type("waystation.embedding.request.v1");
   EXPECT_EQ(run(other).failure_code, "invalid_argument");
   v1::Assign foreign = assign("r", body("Hello"));
-  foreign.add_resume_token_ids(1u << 30);
+  foreign.add_resume()->add_token_ids(1u << 30);
   EXPECT_EQ(run(foreign).failure_code, "invalid_argument");
 }
 
@@ -345,7 +231,8 @@ TEST_F(LlamaEngine, EndsWhenTheContextIsFull) {
 
 TEST(LlamaEngineOpen, SaysWhatIsWrong) {
   EXPECT_EQ(open_llama_engine({.model_file = "/nowhere/model.gguf"}).error().code, Code::kNotFound);
-  EXPECT_EQ(open_llama_engine({.model_file = "/proc/self/exe"}).error().code, Code::kInvalidArgument);
+  EXPECT_EQ(open_llama_engine({.model_file = "/proc/self/exe"}).error().code,
+            Code::kInvalidArgument);
   EXPECT_EQ(open_llama_engine({.model_file = kModel, .slots = 0}).error().code,
             Code::kInvalidArgument);
   EXPECT_EQ(open_llama_engine({.model_file = kModel, .threads = 0}).error().code,

@@ -14,12 +14,15 @@ namespace waystation::engine {
 
 struct LlamaOptions {
   std::filesystem::path model_file = {};
-  std::string model_id = {};          // as clients name it; empty: the file's name without ".gguf"
-  std::uint32_t slots = 8;            // requests at once; 1 to 64
+  std::string model_id = {};  // as clients name it; empty: the file's name without ".gguf"
+  std::uint32_t slots = 8;    // requests at once; 1 to 64
   std::uint32_t context_tokens = 4096;  // a slot's prompt and answer; 0 or more than the model was
                                         // trained with: what it was trained with
   std::uint32_t threads = 1;            // compute threads; more than free cores is far slower
-  std::filesystem::path cache_dir = {};  // for the model's fingerprint; empty: hash it at every start
+  std::string chat_template = {};       // Jinja; empty: the model's own, else ChatML
+  bool embedding = false;               // for open_embedding_engine
+  std::filesystem::path cache_dir =
+      {};  // for the model's fingerprint; empty: hash it at every start
 };
 
 // Loads the model; takes from a fraction of a second to minutes. Errors: kNotFound, kIo,

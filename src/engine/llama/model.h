@@ -33,15 +33,21 @@ class Model {
   // Tokens that one llama_decode may take.
   std::uint32_t batch_tokens() const;
 
-  // A token's bytes; control tokens have none. A character may be spread over several tokens.
-  std::string piece(llama_token token) const;
+  // A token's bytes; control tokens have none unless `control`. A character may be spread over
+  // several tokens.
+  std::string piece(llama_token token, bool control = false) const;
+  // The model's own chat template can tell it about tools, and show calls.
+  bool template_has_tools() const { return template_has_tools_; }
+  bool template_has_calls() const { return template_has_calls_; }
 
  private:
   Model();
 
   Status open(const LlamaOptions& options);
-  Status load_template();
+  Status load_template(const std::string& override_template);
   Status make_context(const LlamaOptions& options);
+  Status make_embedding_context(const LlamaOptions& options);
+  Status start_threads(std::int32_t count);
   Status warm_up();
 
   struct FreeTemplates {
@@ -57,6 +63,8 @@ class Model {
   llama_context_ptr context_;
   std::unique_ptr<common_chat_templates, FreeTemplates> templates_;
   const llama_vocab* vocab_ = nullptr;
+  bool template_has_tools_ = false;
+  bool template_has_calls_ = false;
   v1::ModelInfo info_;
 };
 

@@ -1,6 +1,7 @@
 // Chooses an answer's tokens, one slot's worth of state. Owned by a slot, used on its thread.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include <llama.h>
@@ -18,7 +19,7 @@ namespace waystation::engine {
 class Sampler {
  public:
   // kInvalidArgument when the grammar can't be parsed.
-  static Result<Sampler> make(const Model& model, const Sampling& sampling);
+  static Result<Sampler> make(const Model& model, const Sampling& sampling, std::uint32_t choice);
 
   // The next token, from row `index` of the context's logits. Not accepted yet.
   llama_token sample(llama_context* context, std::int32_t index);

@@ -17,11 +17,16 @@ struct SecondByte {
 
 SecondByte second_byte(unsigned char lead) {
   switch (lead) {
-    case 0xE0: return {0xA0, 0xBF};  // no overlong forms
-    case 0xED: return {0x80, 0x9F};  // no surrogates
-    case 0xF0: return {0x90, 0xBF};
-    case 0xF4: return {0x80, 0x8F};  // nothing past U+10FFFF
-    default: return {};
+    case 0xE0:
+      return {0xA0, 0xBF};  // no overlong forms
+    case 0xED:
+      return {0x80, 0x9F};  // no surrogates
+    case 0xF0:
+      return {0x90, 0xBF};
+    case 0xF4:
+      return {0x80, 0x8F};  // nothing past U+10FFFF
+    default:
+      return {};
   }
 }
 
@@ -43,8 +48,8 @@ std::size_t valid_prefix(std::string_view text, std::size_t at) {
   std::size_t have = 1;
   while (have < want && at + have < text.size()) {
     const auto byte = static_cast<unsigned char>(text[at + have]);
-    const bool good = have == 1 ? byte >= second.low && byte <= second.high
-                                : byte >= 0x80 && byte <= 0xBF;
+    const bool good =
+        have == 1 ? byte >= second.low && byte <= second.high : byte >= 0x80 && byte <= 0xBF;
     if (!good) break;
     ++have;
   }
@@ -85,9 +90,6 @@ void Utf8Decoder::finish(std::string& out) {
   partial_.clear();
 }
 
-TextAssembler::TextAssembler(std::vector<std::string> stops, std::uint64_t skip_bytes)
-    : stops_(std::move(stops)), skip_bytes_(skip_bytes) {}
-
 std::string TextAssembler::push(std::string_view piece) {
   CHECK(!stopped_);
   decoder_.push(piece, held_);
@@ -116,11 +118,8 @@ std::string TextAssembler::finish() {
 }
 
 std::string TextAssembler::release(std::size_t bytes) {
-  const std::uint64_t known =
-      std::min<std::uint64_t>(bytes, skip_bytes_ - std::min(skip_bytes_, released_bytes_));
-  std::string text = held_.substr(known, bytes - known);
+  std::string text = held_.substr(0, bytes);
   held_.erase(0, bytes);
-  released_bytes_ += bytes;
   return text;
 }
 

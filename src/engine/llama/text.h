@@ -1,9 +1,9 @@
 // From token pieces to the text of an answer. Pure; owned by one slot, used on its thread.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace waystation::engine {
@@ -23,12 +23,12 @@ class Utf8Decoder {
 };
 
 // Holds back what may be the beginning of a stop string, ends at the first whole one, and tells how
-// much of the answer's text each token made certain. The same pieces give the same outputs, so an
-// answer that is resumed goes on exactly where it was.
+// much of the text each token made certain. The same pieces give the same outputs, so an answer
+// that is resumed goes on exactly where it was.
 class TextAssembler {
  public:
-  // `stops`: none is empty. `skip_bytes`: text handed out by earlier attempts, not returned again.
-  TextAssembler(std::vector<std::string> stops, std::uint64_t skip_bytes);
+  // `stops`: none is empty.
+  explicit TextAssembler(std::vector<std::string> stops) : stops_(std::move(stops)) {}
 
   // The text that the next token's bytes made certain; may be empty. Not after stopped().
   std::string push(std::string_view piece);
@@ -41,8 +41,6 @@ class TextAssembler {
   std::string release(std::size_t bytes);
 
   std::vector<std::string> stops_;
-  std::uint64_t skip_bytes_;
-  std::uint64_t released_bytes_ = 0;
   Utf8Decoder decoder_;
   std::string held_;  // decoded, not yet handed out
   bool stopped_ = false;

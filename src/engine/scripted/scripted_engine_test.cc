@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <random>
+#include <string>
+#include <vector>
 
 namespace waystation::engine {
 namespace {
@@ -13,7 +16,8 @@ v1::Assign assignment(int request, std::string extra = "", std::string prompt = 
   assign.mutable_fence()->set_request(std::string(16, static_cast<char>(request)));
   assign.mutable_fence()->set_attempt(1);
   assign.mutable_envelope()->set_data(
-      R"({"model":"scripted","messages":[{"role":"user","content":")" + prompt + "\"}]" + extra + "}");
+      R"({"model":"scripted","messages":[{"role":"user","content":")" + prompt + "\"}]" + extra +
+      "}");
   return assign;
 }
 
@@ -117,12 +121,13 @@ TEST(ScriptedEngineTest, AnotherWorkerGoesOnWithTheSameAnswer) {
     for (const std::size_t held_back : {0u, 1u, 5u}) {
       std::string before;
       v1::Assign assign = assignment(1);
+      v1::ChoiceProgress& progress = *assign.add_resume();
       for (std::uint32_t i = 0; i < cut; ++i) {
-        assign.add_resume_token_ids(i);
+        progress.add_token_ids(i);
         before += "tok" + std::to_string(i) + " ";
       }
       before.resize(before.size() - std::min(before.size(), held_back));
-      assign.set_resume_text_bytes(before.size());
+      progress.set_text(before);
       const Answer rest = run_alone(*engine, clock, std::move(assign));
       EXPECT_EQ(before + rest.text, whole.text) << "cut " << cut;
       EXPECT_EQ(rest.ids.size(), 12 - cut);
@@ -196,6 +201,111 @@ TEST(ScriptedEngineTest, RequestsDontDisturbEachOther) {
     EXPECT_EQ(answer.ids.size(), 20u);
     EXPECT_EQ(answer.finish, "stop");
   }
+}
+
+TEST(ScriptedEngineTest, ChoicesResumeEachForItself) {
+  ManualClock clock;
+  const auto engine = make_scripted_engine(options(6, 5), clock);
+  v1::Assign assign = assignment(1, R"(,"n":3)");
+  v1::ChoiceProgress& half = *assign.add_resume();
+  half.add_token_ids(0);
+  half.set_text("tok0 ");
+  assign.add_resume()->set_finish_reason("stop");
+  engine->start(std::move(assign));
+  std::map<std::uint32_t, Answer> answers;
+  int ends = 0;
+  while (!engine->idle()) {
+    clock.advance_ms(5);
+    v1::Step step;
+    engine->step(step);
+    for (const v1::Output& output : step.outputs()) {
+      answers[output.choice()].add(output);
+      ends += !output.finish_reason().empty() && !output.more() ? 1 : 0;
+    }
+  }
+  ASSERT_EQ(answers.size(), 2u);
+  EXPECT_EQ(answers[0].text, "tok1 tok2 tok3 tok4 tok5 ");
+  EXPECT_EQ(answers[2].ids.size(), 6u);
+  EXPECT_EQ(answers[0].starts + answers[2].starts, 1);
+  EXPECT_EQ(ends, 1);
+}
+
+TEST(ScriptedEngineTest, GoesOnFromTextAlone) {
+  ManualClock clock;
+  const auto engine = make_scripted_engine(options(4, 5), clock);
+  v1::Assign assign = assignment(1);
+  assign.add_resume()->set_text("tok0 tok1 to");
+  const Answer rest = run_alone(*engine, clock, std::move(assign));
+  EXPECT_EQ(rest.text, "k2 tok3 ");
+  EXPECT_EQ(rest.ids, (std::vector<std::uint32_t>{3}));
+}
+
+TEST(ScriptedEngineTest, EmbedsWhenAskedTo) {
+  ManualClock clock;
+  ScriptedOptions with = options(3, 0);
+  with.embed = 8;
+  const auto engine = make_scripted_engine(with, clock);
+  EXPECT_EQ(engine->models()[0].tasks_size(), 3);
+  v1::Assign assign = assignment(1);
+  assign.mutable_envelope()->set_type("waystation.embedding.request.v1");
+  assign.mutable_envelope()->set_data(R"({"model":"scripted","input":["a","b","a"]})");
+  engine->start(std::move(assign));
+  v1::Step step;
+  engine->step(step);
+  ASSERT_EQ(step.outputs_size(), 1);
+  const v1::Output& output = step.outputs(0);
+  ASSERT_EQ(output.embeddings_size(), 3);
+  EXPECT_EQ(output.embeddings(0).size(), 32u);
+  EXPECT_EQ(output.embeddings(0), output.embeddings(2));
+  EXPECT_NE(output.embeddings(0), output.embeddings(1));
+  EXPECT_EQ(output.finish_reason(), "stop");
+  EXPECT_TRUE(engine->idle());
+}
+
+TEST(ScriptedEngineTest, CallsAToolWhenAskedTo) {
+  ManualClock clock;
+  ScriptedOptions with = options(5, 5);
+  with.tools = 1;
+  const auto engine = make_scripted_engine(with, clock);
+  const std::string tools = R"(,"tools":[{"type":"function","function":{"name":"f"}}])";
+  engine->start(assignment(1, tools));
+  std::string arguments;
+  std::string finish;
+  std::vector<v1::ToolCallDelta> pieces;
+  while (!engine->idle()) {
+    clock.advance_ms(5);
+    v1::Step step;
+    engine->step(step);
+    for (const v1::Output& output : step.outputs()) {
+      EXPECT_EQ(output.text(), "");
+      for (const v1::ToolCallDelta& piece : output.tool_calls()) pieces.push_back(piece);
+      finish += output.finish_reason();
+    }
+  }
+  ASSERT_EQ(pieces.size(), 5u);
+  EXPECT_EQ(pieces[0].name(), "f");
+  for (const v1::ToolCallDelta& piece : pieces) arguments += piece.arguments();
+  EXPECT_EQ(arguments, R"({"words":["tok1 ","tok2 ","tok3 "]})");
+  EXPECT_EQ(finish, "tool_calls");
+
+  v1::Assign again = assignment(1, tools);
+  v1::ChoiceProgress& progress = *again.add_resume();
+  progress.add_token_ids(0);
+  progress.add_token_ids(1);
+  v1::ToolCallDelta& call = *progress.add_tool_calls();
+  call = pieces[0];
+  call.mutable_arguments()->append(pieces[1].arguments());
+  engine->start(std::move(again));
+  std::string rest = call.arguments();
+  while (!engine->idle()) {
+    clock.advance_ms(5);
+    v1::Step step;
+    engine->step(step);
+    for (const v1::Output& output : step.outputs()) {
+      for (const v1::ToolCallDelta& piece : output.tool_calls()) rest += piece.arguments();
+    }
+  }
+  EXPECT_EQ(rest, arguments);
 }
 
 TEST(ScriptedOptionsTest, ParsesAndRefusesWithAHint) {

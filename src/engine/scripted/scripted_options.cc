@@ -25,6 +25,8 @@ constexpr std::array kNumbers{
     NumberKey{"interval-ms", &ScriptedOptions::interval_ms, 0, 600'000},
     NumberKey{"slots", &ScriptedOptions::slots, 1, 65536},
     NumberKey{"prompt-tokens", &ScriptedOptions::prompt_tokens, 0, 1'000'000},
+    NumberKey{"embed", &ScriptedOptions::embed, 0, 65536},
+    NumberKey{"tools", &ScriptedOptions::tools, 0, 1},
 };
 constexpr std::array kTexts{
     TextKey{"name", &ScriptedOptions::name},
@@ -55,9 +57,9 @@ Error unknown_key(std::string_view key) {
   std::vector<std::string_view> known;
   for (const NumberKey& number : kNumbers) known.push_back(number.name);
   for (const TextKey& entry : kTexts) known.push_back(entry.name);
-  const std::string_view nearest = *std::min_element(
-      known.begin(), known.end(),
-      [key](auto a, auto b) { return distance(key, a) < distance(key, b); });
+  const std::string_view nearest =
+      *std::min_element(known.begin(), known.end(),
+                        [key](auto a, auto b) { return distance(key, a) < distance(key, b); });
   std::string all;
   for (const std::string_view name : known) all += (all.empty() ? "" : ", ") + std::string(name);
   return bad("unknown key '" + std::string(key) + "', did you mean '" + std::string(nearest) +
