@@ -21,11 +21,14 @@ using boost::system::error_code;
 // Read ahead of a running answer: a pipelined request, or a client's goodbye.
 constexpr std::size_t kAheadBytesMax = 16 << 10;
 constexpr std::size_t kIdleBufferBytesMax = 64 << 10;
-constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 std::string fresh_id(const Clock& clock) {
   thread_local std::mt19937_64 random(std::random_device{}());
   return RequestId::make(clock.wall_ms(), random(), random()).to_string();
+}
+
+Error too_large(std::uint64_t bytes_max) {
+  return {Code::kTooLarge, "the request's body is over " + std::to_string(bytes_max) + " bytes"};
 }
 
 Error error_of(error_code ec, const Options& options) {
@@ -33,11 +36,16 @@ Error error_of(error_code ec, const Options& options) {
     return {Code::kHeadersTooLarge,
             "the request's header is over " + std::to_string(options.header_bytes_max) + " bytes"};
   }
-  if (ec == http::error::body_limit) {
-    return {Code::kTooLarge,
-            "the request's body is over " + std::to_string(options.body_bytes_max) + " bytes"};
-  }
+  if (ec == http::error::body_limit) return too_large(options.body_bytes_max);
   return {Code::kInvalidArgument, "the request is not valid HTTP/1.1: " + ec.message()};
+}
+
+std::string_view path_of(std::string_view target) {
+  // A proxy's form of a target: "http://host/path".
+  if (target.starts_with("http://")) {
+    target.remove_prefix(std::min(target.find('/', 7), target.size()));
+  }
+  return target.substr(0, target.find('?'));
 }
 
 }  // namespace
@@ -88,6 +96,13 @@ void Connection::on_tick(std::int64_t now_us) {
       }
       return;
     case State::kHandling: {
+      // The client owes the next piece of its body.
+      if (body_sink_ && !body_paused_ && !timed_out_ && now_us >= deadline_us_) {
+        timed_out_ = true;
+        error_code ignored;
+        socket_.cancel(ignored);
+        return;
+      }
       if (unsent_bytes() > 0 && now_us >= write_deadline_us_) {
         close();
         return;
@@ -133,7 +148,7 @@ void Connection::on_watch(error_code ec, std::size_t bytes) {
     if (buffer_.size() > 0) return read_header();
     return watch();
   }
-  if (state_ == State::kHandling) watch();
+  if (state_ == State::kHandling && !body_sink_) watch();
 }
 
 void Connection::read_header() {
@@ -142,7 +157,7 @@ void Connection::read_header() {
   set_deadline(deps_.options.header_timeout_ms);
   parser_.emplace();
   parser_->header_limit(deps_.options.header_bytes_max);
-  parser_->body_limit(deps_.options.body_bytes_max);
+  parser_->body_limit(boost::none);  // depends on the route
   http::async_read_header(
       socket_, buffer_, *parser_,
       [self = shared_from_this()](error_code ec, std::size_t) { self->on_header(ec); });
@@ -151,9 +166,18 @@ void Connection::read_header() {
 void Connection::on_header(error_code ec) {
   if (state_ != State::kHeader) return;
   if (ec) return on_read_failed(ec);
+  const auto& header = parser_->get();
+  const auto target = header.target();
+  const Route* route =
+      deps_.router.match(header.method(), path_of({target.data(), target.size()})).route;
+  const std::uint64_t bytes_max = body_bytes_max(route);
+  if (parser_->content_length().value_or(0) > bytes_max)
+    return refuse_request(too_large(bytes_max));
+  parser_->body_limit(bytes_max);
+  wants_continue_ = boost::beast::iequals(header[http::field::expect], "100-continue");
+  if (route != nullptr && route->in_pieces) return begin_pieces();
   if (parser_->is_done()) return dispatch();
-  const auto expect = parser_->get()[http::field::expect];
-  if (boost::beast::iequals(expect, "100-continue")) send(kContinue);
+  if (wants_continue_) send(kContinue);
   read_body();
 }
 
@@ -206,20 +230,29 @@ void Connection::dispatch() {
   auto message = parser_->release();
   parser_.reset();
   keep_alive_ = message.keep_alive();
-  is_head_ = message.method() == http::verb::head;
-
-  Request request;
-  request.method = message.method();
-  request.version = message.version();
-  const auto target = message.target();
-  std::string_view whole(target.data(), target.size());
-  // A proxy's form of a target: "http://host/path".
-  if (whole.starts_with("http://")) whole.remove_prefix(std::min(whole.find('/', 7), whole.size()));
-  request.path = whole.substr(0, whole.find('?'));
-  if (request.path.size() < whole.size()) request.query = whole.substr(request.path.size() + 1);
+  Request request = make_request(message.base());
   request.body = std::move(message.body());
   request.headers = std::move(static_cast<http::fields&>(message.base()));
+  handle(std::move(request));
+  if (state_ == State::kHandling) watch();
+}
 
+// All but body and headers.
+Request Connection::make_request(const http::request_header<>& header) {
+  Request request;
+  request.method = header.method();
+  request.version = header.version();
+  is_head_ = header.method() == http::verb::head;
+  const auto target = header.target();
+  const std::string_view whole(target.data(), target.size());
+  const std::string_view path = path_of(whole);
+  request.path = path;
+  const auto path_end = static_cast<std::size_t>(path.data() + path.size() - whole.data());
+  if (path_end < whole.size()) request.query = whole.substr(path_end + 1);
+  return request;
+}
+
+void Connection::handle(Request request) {
   route_ = nullptr;
   const auto self = shared_from_this();
   const auto exchange = begin_exchange(std::move(request)).shared_from_this();
@@ -243,7 +276,6 @@ void Connection::dispatch() {
       close();
     }
   }
-  if (state_ == State::kHandling && exchange_ == exchange) watch();
 }
 
 // Finds the route and the tenant, or says why not.
@@ -293,11 +325,13 @@ bool Connection::answer_preflight(const Request& request) {
   if (!origin_allowed(request.header("Origin"))) return false;
   Response response;
   response.status = 204;
-  response.headers = {{"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
-                      {"Access-Control-Allow-Headers",
-                       "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, "
-                       "X-Conversation-Id, X-Deadline-Ms, X-Resumable"},
-                      {"Access-Control-Max-Age", "600"}};
+  response.headers = {
+      {"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
+      {"Access-Control-Allow-Headers",
+       "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, "
+       "X-Cache-TTL, X-Conversation-Id, X-Conversation-Memory, X-Deadline-Ms, "
+       "X-Resumable"},
+      {"Access-Control-Max-Age", "600"}};
   reply(std::move(response));
   return true;
 }
@@ -327,10 +361,11 @@ std::string Connection::head_text(const Response& response, std::optional<std::s
   const std::string_view origin = request.header("Origin");
   if (!origin.empty() && origin_allowed(origin)) {
     add("Access-Control-Allow-Origin", origin);
-    add("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Retry-After-Ms");
+    add("Access-Control-Expose-Headers", "X-Request-Id, X-Cache, Retry-After, Retry-After-Ms");
     add("Vary", "Origin");
   }
   for (const auto& [name, value] : response.headers) add(name, value);
+  for (const auto& [name, value] : exchange_->headers_) add(name, value);
   if (!keep_alive_) {
     add("Connection", "close");
   } else if (request.version < 11) {
@@ -343,8 +378,9 @@ std::string Connection::head_text(const Response& response, std::optional<std::s
 void Connection::reply(Response response) {
   if (state_ != State::kHandling) return;
   CHECK(!answered_);
-  if (deps_.draining) keep_alive_ = false;
+  if (deps_.draining || pieces_) keep_alive_ = false;
   answered_ = true;
+  body_sink_.reset();
   deps_.count_answer(route_, response.status);
   std::string bytes = head_text(response, response.body.size());
   if (!is_head_) bytes += response.body;
@@ -356,8 +392,9 @@ void Connection::reply(Response response) {
 void Connection::begin_stream(Response head) {
   if (state_ != State::kHandling) return;
   CHECK(!answered_);
-  if (deps_.draining) keep_alive_ = false;
+  if (deps_.draining || pieces_) keep_alive_ = false;
   answered_ = true;
+  body_sink_.reset();
   deps_.count_answer(route_, head.status);
   chunked_ = exchange_->request().version >= 11;
   if (!chunked_) keep_alive_ = false;  // the end of the connection ends the answer
@@ -459,6 +496,7 @@ void Connection::release_exchange() {
   if (!exchange_) return;
   const auto exchange = std::exchange(exchange_, nullptr);
   exchange->connection_ = nullptr;
+  body_sink_.reset();
   const auto activity = std::exchange(exchange->activity_, nullptr);
   if (!completed_ && activity) activity->on_gone();
 }

@@ -6,12 +6,16 @@
 //                       │ bad, late       │                 │ answer complete, not kept
 //                       └───────▶ kLingering ◀──────────────┘──▶ closed
 //
+// A route that takes its body in pieces is handled (kHandling) from the header on; its pieces go to
+// the handler's BodySink, one read at a time (connection_body.cc).
+//
 // While a handler works the connection goes on reading, so that a client that leaves is noticed at
 // once. There is one timer for all connections of a loop (on_tick), and a deadline in each.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/http/buffer_body.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <memory>
@@ -23,6 +27,9 @@
 #include "front/loop.h"
 
 namespace waystation::front {
+
+// The interim answer that lets a client send its body.
+inline constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -42,6 +49,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void close();
 
   // What an Exchange passes on.
+  void read_body_into(std::shared_ptr<BodySink> sink);
+  void resume_body();
   void reply(Response response);
   void begin_stream(Response head);
   void stream(std::string_view bytes);
@@ -50,6 +59,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
  private:
   using Parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
+  using PieceParser = boost::beast::http::request_parser<boost::beast::http::buffer_body>;
   enum class State { kIdle, kHeader, kBody, kHandling, kLingering, kClosed };
 
   void wait_for_request(int timeout_ms);
@@ -58,10 +68,18 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void read_header();
   void on_header(boost::system::error_code ec);
   void read_body();
+  std::uint64_t body_bytes_max(const Route* route) const;
   void on_read_failed(boost::system::error_code ec);
   void refuse_request(const Error& error);
 
+  void begin_pieces();
+  void read_piece();
+  void on_piece(boost::system::error_code ec);
+  void fail_body(const Error* error);
+
   void dispatch();
+  Request make_request(const boost::beast::http::request_header<>& header);
+  void handle(Request request);
   std::optional<Error> admit(Request& request);
   bool answer_preflight(const Request& request);
   bool origin_allowed(std::string_view origin) const;
@@ -89,7 +107,13 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  bool watching_ = false;  // a read is outstanding that isn't the parser's
+  bool watching_ = false;  // a read is outstanding that isn't parser_'s
+
+  std::optional<PieceParser> pieces_;    // a body is read in pieces
+  std::shared_ptr<BodySink> body_sink_;  // until the body's end
+  std::string piece_;
+  bool body_paused_ = false;
+  bool wants_continue_ = false;  // the client waits for "100 Continue" before its body
 
   ExchangePtr exchange_;          // the request that is being answered
   const Route* route_ = nullptr;  // its route

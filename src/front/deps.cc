@@ -11,12 +11,14 @@ std::size_t answer_index(unsigned status) {
 }  // namespace
 
 Deps::Deps(const Options& options_in, broker::Api& api_in, const guard::KeyStore* keys_in,
-           std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in)
+           std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in,
+           Parts parts_in)
     : options(options_in),
       api(api_in),
       keys(keys_in),
       render_metrics(std::move(render_metrics_in)),
       clock(clock_in),
+      parts(std::move(parts_in)),
       router(make_router()),
       first_event_seconds(meter_in.histogram(
           "waystation_http_first_event_seconds",

@@ -12,6 +12,7 @@
 #include "base/meter.h"
 #include "broker/api.h"
 #include "front/options.h"
+#include "front/parts.h"
 #include "front/router.h"
 #include "guard/keys.h"
 
@@ -19,7 +20,8 @@ namespace waystation::front {
 
 struct Deps {
   Deps(const Options& options_in, broker::Api& api_in, const guard::KeyStore* keys_in,
-       std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in);
+       std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in,
+       Parts parts_in = {});
 
   // Counts an answer of `route` (null: none matched).
   void count_answer(const Route* route, unsigned status) const;
@@ -31,6 +33,7 @@ struct Deps {
   const guard::KeyStore* const keys;  // null: every caller is the default tenant
   const std::function<std::string()> render_metrics;
   Clock& clock;
+  const Parts parts;
   const Router router;
 
   std::atomic<int> connections{0};

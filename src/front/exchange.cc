@@ -88,6 +88,18 @@ Response error_response(const Error& error) {
   return response;
 }
 
+void Exchange::read_body(std::shared_ptr<BodySink> sink) {
+  if (connection_ != nullptr) connection_->read_body_into(std::move(sink));
+}
+
+void Exchange::resume_body() {
+  if (connection_ != nullptr) connection_->resume_body();
+}
+
+void Exchange::abort() {
+  if (connection_ != nullptr) connection_->close();
+}
+
 void Exchange::reply(Response response) {
   if (connection_ != nullptr) connection_->reply(std::move(response));
 }

@@ -65,6 +65,18 @@ class Activity {
   virtual void on_stop() = 0;
 };
 
+// Takes the body of a request whose route takes it in pieces (Route::in_pieces). Loop's thread.
+class BodySink {
+ public:
+  virtual ~BodySink() = default;
+  // Good for the call only. False: no more before Exchange::resume_body() is called.
+  virtual bool on_body(std::string_view piece) = 0;
+  // One of these is the last call; none comes once the exchange is answered. After on_body_failed
+  // the connection answers by itself.
+  virtual void on_body_end() = 0;
+  virtual void on_body_failed() = 0;
+};
+
 class Exchange : public std::enable_shared_from_this<Exchange> {
  public:
   Exchange(Connection* connection, std::shared_ptr<Loop> loop, Request request)
@@ -79,6 +91,16 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   // The X-Request-Id header of the answer, in place of one made up for this exchange.
   void set_request_id(std::string id) { request_id_ = std::move(id); }
 
+  // One more header of the answer, whatever it will be.
+  void add_header(std::string name, std::string value) {
+    headers_.emplace_back(std::move(name), std::move(value));
+  }
+
+  // Has the body read, on a route that takes it in pieces. Called once, by the handler itself. An
+  // answer before the body's end closes the connection after it.
+  void read_body(std::shared_ptr<BodySink> sink);
+  void resume_body();
+
   // The whole answer at once.
   void reply(Response response);
   void reply(const Error& error) { reply(error_response(error)); }
@@ -88,6 +110,8 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   void begin_stream(Response head);
   void stream(std::string_view bytes);
   void end_stream(bool keep_alive);
+  // An answer in pieces can't be ended: closes the connection, so that nobody takes it for whole.
+  void abort();
 
   // Written but not yet taken by the operating system.
   std::size_t unsent_bytes() const;
@@ -100,6 +124,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
   const std::shared_ptr<Loop> loop_;
   Request request_;
   std::string request_id_;
+  Headers headers_;
   std::shared_ptr<Activity> activity_;
 };
 using ExchangePtr = std::shared_ptr<Exchange>;

@@ -230,8 +230,8 @@ class FakeApi final : public broker::Api {
     std::lock_guard lock(mutex_);
     enqueue([done] {
       done(std::vector<broker::ModelView>{
-          {"m", "sha256:00", "scripted", 2048, 1, 1'700'000'000'000},
-          {"org/name", "sha256:01", "llama", 4096, 2, 1'700'000'001'000}});
+          {"m", "sha256:00", "scripted", 2048, 0, {"chat", "completion"}, 1, 1'700'000'000'000},
+          {"org/name", "sha256:01", "llama", 4096, 384, {"embedding"}, 2, 1'700'000'001'000}});
     });
     return {};
   }
@@ -297,7 +297,13 @@ class FakeApi final : public broker::Api {
       if (entry.submission.envelope.fingerprint() != submission.envelope.fingerprint()) {
         return done(Error{Code::kIdempotencyMismatch, "same key, other body"});
       }
-      return done(broker::Submitted{entry.id, true, kAcceptedMs});
+      return done(broker::Submitted{entry.id, true, false, kAcceptedMs});
+    }
+    const std::string cache_key = submission.envelope.cachekey();
+    if (submission.cache == broker::CacheUse::kFull && cached_.contains(cache_key)) {
+      const RequestId earlier = cached_.at(cache_key);
+      lock.unlock();
+      return done(broker::Submitted{earlier, true, true, kAcceptedMs});
     }
     const RequestId id = RequestId::make(kAcceptedMs, 7, order_.size());
     Entry& entry = requests_[id];
@@ -306,8 +312,9 @@ class FakeApi final : public broker::Api {
     entry.submission = std::move(submission);
     entry.submission.reader.reset();
     if (!key.empty()) keys_[key] = id;
+    if (entry.submission.cache != broker::CacheUse::kNone) cached_[cache_key] = id;
     lock.unlock();
-    done(broker::Submitted{id, false, kAcceptedMs});
+    done(broker::Submitted{id, false, false, kAcceptedMs});
     lock.lock();
     order_.push_back(id);
     changed_.notify_all();
@@ -341,7 +348,10 @@ class FakeApi final : public broker::Api {
     out.state = entry.ending ? entry.ending->state : v1::REQUEST_STATE_RUNNING;
     out.model = entry.submission.envelope.model();
     out.conversation = entry.submission.envelope.partitionkey();
-    out.attempts = {{1, "w1", kAcceptedMs + 1, 0, "", "", 0}};
+    out.api = entry.submission.envelope.api();
+    out.choices = entry.submission.choices;
+    out.priority = entry.submission.envelope.priority();
+    out.attempts = {{1, "w1", kAcceptedMs + 1, 0, "", "", 5, "prefill", 17, 0, "other"}};
     out.accepted_ms = kAcceptedMs;
     out.event_count = entry.events.size();
     out.detached = entry.submission.detached;
@@ -374,6 +384,7 @@ class FakeApi final : public broker::Api {
   // The broker thread's own, but that submission() reads it under the mutex after wait_request().
   std::map<RequestId, Entry> requests_;
   std::map<std::string, RequestId> keys_;
+  std::map<std::string, RequestId> cached_;
   bool hold_ = false;
   std::vector<std::function<void()>> held_;
 

@@ -4,34 +4,36 @@
 
 namespace waystation::front {
 
-Feed::Feed(const Deps& deps, ExchangePtr exchange, std::unique_ptr<Sink> sink, bool is_chat)
+Feed::Feed(const Deps& deps, ExchangePtr exchange, std::unique_ptr<Sink> sink, bool makes_request)
     : deps_(deps),
       exchange_(std::move(exchange)),
       sink_(std::move(sink)),
-      is_chat_(is_chat),
+      makes_request_(makes_request),
       inbox_(std::make_shared<Inbox>(
           exchange_->loop(),
           Inbox::Limits{deps.options.reader_events_max, deps.options.reader_bytes_max})),
       last_write_us_(exchange_->request().received_us) {}
 
 std::shared_ptr<Feed> Feed::make(const Deps& deps, ExchangePtr exchange, std::unique_ptr<Sink> sink,
-                                 bool is_chat) {
-  std::shared_ptr<Feed> feed(new Feed(deps, exchange, std::move(sink), is_chat));
+                                 bool makes_request) {
+  std::shared_ptr<Feed> feed(new Feed(deps, exchange, std::move(sink), makes_request));
   feed->inbox_->set_owner(feed);
   exchange->set_activity(feed);
   return feed;
 }
 
-void Feed::submit(broker::Submission submission) {
+void Feed::submit(broker::Submission submission, const Submit& how) {
   submission.reader = inbox_;
   joined_ = true;
+  is_cacheable_ = submission.cache != broker::CacheUse::kNone;
   // The callback keeps this feed alive: a client that left meanwhile must still be reported.
-  const auto status = deps_.api.submit(
-      std::move(submission), [self = shared_from_this()](Result<broker::Submitted> submitted) {
-        if (!submitted) return self->inbox_->on_identity(submitted.error());
-        self->inbox_->on_identity(
-            Identity{submitted->id, submitted->accepted_ms, submitted->duplicate, std::nullopt});
-      });
+  auto done = [self = shared_from_this()](Result<broker::Submitted> submitted) {
+    if (!submitted) return self->inbox_->on_identity(submitted.error());
+    self->inbox_->on_identity(Identity{submitted->id, submitted->accepted_ms, submitted->duplicate,
+                                       submitted->cached, std::nullopt});
+  };
+  const auto status = how ? how(std::move(submission), std::move(done))
+                          : deps_.api.submit(std::move(submission), std::move(done));
   if (!status) fail(status.error());
 }
 
@@ -42,7 +44,7 @@ void Feed::attach(RequestId id, Sequence from) {
       exchange_->request().tenant, id, from, inbox_,
       [self = shared_from_this()](Result<broker::RequestView> view) {
         if (!view) return self->inbox_->on_identity(view.error());
-        const Identity identity{view->id, view->accepted_ms, false, std::move(*view)};
+        const Identity identity{view->id, view->accepted_ms, false, false, std::move(*view)};
         self->inbox_->on_identity(identity);
       });
   if (!status) fail(status.error());
@@ -88,6 +90,7 @@ void Feed::identify(Result<Identity> identity) {
   if (!identity) return fail(identity.error());
   id_ = identity->id;
   exchange_->set_request_id(id_->to_string());
+  if (is_cacheable_) exchange_->add_header("X-Cache", identity->cached ? "hit" : "miss");
   if (gone_) {
     done_ = true;
     // A duplicate was never joined: the earlier request has its own readers.
@@ -116,7 +119,7 @@ void Feed::take_block(const stream::Block& block) {
     }
     // Joining twice may bring some events again.
     if (sequence == next_) {
-      if (!saw_event_ && is_chat_) {
+      if (!saw_event_ && makes_request_) {
         deps_.first_event_seconds.observe(
             static_cast<double>(exchange_->loop()->now_us() - exchange_->request().received_us) /
             1e6);
@@ -167,7 +170,7 @@ void Feed::on_gone() {
     return;
   }
   done_ = true;
-  let_go(is_chat_);  // who only reads along takes no request with it
+  let_go(makes_request_);  // who only reads along takes no request with it
   finish();
 }
 

@@ -3,6 +3,7 @@
 // away, and keeps the times (status held back, keep-alive). Loop's thread only.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 
@@ -15,12 +16,15 @@ namespace waystation::front {
 
 class Feed final : public Activity, public Wakeable, public std::enable_shared_from_this<Feed> {
  public:
-  // `is_chat`: the first event counts for the time-to-first-event metric.
+  // `makes_request`: the answer is to the call that makes the request. Its first event counts for
+  // the time-to-first-event metric, and a client that leaves may take the request with it.
   static std::shared_ptr<Feed> make(const Deps& deps, ExchangePtr exchange,
-                                    std::unique_ptr<Sink> sink, bool is_chat);
+                                    std::unique_ptr<Sink> sink, bool makes_request);
 
-  // One of these, once; a refusal is answered through the sink.
-  void submit(broker::Submission submission);
+  using Submit = std::function<Status(broker::Submission, broker::Callback<broker::Submitted>)>;
+  // One of these, once; a refusal is answered through the sink. `how`: instead of the broker's own
+  // submit.
+  void submit(broker::Submission submission, const Submit& how = {});
   void attach(RequestId id, Sequence from);
 
   void on_wake() override { pump(); }
@@ -30,7 +34,7 @@ class Feed final : public Activity, public Wakeable, public std::enable_shared_f
   void on_stop() override;
 
  private:
-  Feed(const Deps& deps, ExchangePtr exchange, std::unique_ptr<Sink> sink, bool is_chat);
+  Feed(const Deps& deps, ExchangePtr exchange, std::unique_ptr<Sink> sink, bool makes_request);
 
   void pump();
   void identify(Result<Identity> identity);
@@ -43,7 +47,8 @@ class Feed final : public Activity, public Wakeable, public std::enable_shared_f
   const Deps& deps_;
   const ExchangePtr exchange_;
   const std::unique_ptr<Sink> sink_;
-  const bool is_chat_;
+  const bool makes_request_;
+  bool is_cacheable_ = false;
   std::shared_ptr<Inbox> inbox_;
 
   std::optional<RequestId> id_;  // known once accepted or joined

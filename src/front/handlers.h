@@ -7,8 +7,40 @@ namespace waystation::front {
 
 struct Deps;
 
-// chat.cc
+// create.cc
 void handle_chat(const Deps& deps, ExchangePtr exchange);
+void handle_completions(const Deps& deps, ExchangePtr exchange);
+void handle_embeddings(const Deps& deps, ExchangePtr exchange);
+
+// responses.cc
+void handle_responses_create(const Deps& deps, ExchangePtr exchange);
+void handle_response(const Deps& deps, ExchangePtr exchange);
+void handle_response_cancel(const Deps& deps, ExchangePtr exchange);
+void handle_response_delete(const Deps& deps, ExchangePtr exchange);
+void handle_response_input_items(const Deps& deps, ExchangePtr exchange);
+
+// conversations.cc
+void handle_conversations_create(const Deps& deps, ExchangePtr exchange);
+void handle_conversation(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_update(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_delete(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_items(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_items_create(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_item(const Deps& deps, ExchangePtr exchange);
+void handle_conversation_item_delete(const Deps& deps, ExchangePtr exchange);
+
+// files.cc
+void handle_file_upload(const Deps& deps, ExchangePtr exchange);
+void handle_files(const Deps& deps, ExchangePtr exchange);
+void handle_file(const Deps& deps, ExchangePtr exchange);
+void handle_file_content(const Deps& deps, ExchangePtr exchange);
+void handle_file_delete(const Deps& deps, ExchangePtr exchange);
+
+// batches.cc
+void handle_batch_create(const Deps& deps, ExchangePtr exchange);
+void handle_batches(const Deps& deps, ExchangePtr exchange);
+void handle_batch(const Deps& deps, ExchangePtr exchange);
+void handle_batch_cancel(const Deps& deps, ExchangePtr exchange);
 
 // models.cc
 void handle_models(const Deps& deps, ExchangePtr exchange);

@@ -1,74 +1,8 @@
 // The front door over real sockets, with a broker that does what the test says.
-#include <gtest/gtest.h>
-
-#include "front/fake_api.h"
-#include "front/server.h"
-#include "front/test_client.h"
-#include "message/sse.h"
+#include "front/http_fixture.h"
 
 namespace waystation::front {
 namespace {
-
-const std::string kBody = R"({"model":"m","messages":[{"role":"user","content":"hi"}]})";
-const std::string kStreamBody =
-    R"({"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]})";
-
-class Http : public testing::Test {
- protected:
-  void TearDown() override { stop(); }
-
-  void start() {
-    options_.listen.port = 0;
-    options_.tick_ms = 5;
-    server_ = std::make_unique<Server>(
-        options_, api_, keys_, [] { return std::string("x 1\n"); }, clock_, *meter_);
-    auto port = server_->start();
-    ASSERT_TRUE(port) << port.error().message;
-    port_ = *port;
-  }
-  void stop(int grace_ms = 0) {
-    if (server_) server_->stop(grace_ms);
-    server_.reset();
-  }
-
-  // One request on a connection of its own.
-  Answer get(const std::string& target, const std::string& headers = "") {
-    TestClient client(port_);
-    client.get(target, headers);
-    return client.answer();
-  }
-  Answer post(const std::string& target, const std::string& body, const std::string& headers = "") {
-    TestClient client(port_);
-    client.post(target, body, headers);
-    return client.answer();
-  }
-  // A whole answer of the fake broker.
-  void answer_fully(RequestId id) {
-    api_.push(id, {FakeApi::start()});
-    api_.push(id, {FakeApi::delta("Hel"), FakeApi::delta("lo")});
-    api_.push(id, {FakeApi::stop()});
-    api_.end(id, FakeApi::completed());
-  }
-
-  Options options_;
-  const guard::KeyStore* keys_ = nullptr;
-  SystemClock clock_;
-  std::unique_ptr<Meter> meter_ = make_null_meter();
-  FakeApi api_;
-  std::unique_ptr<Server> server_;
-  std::uint16_t port_ = 0;
-};
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-std::vector<message::SseFrame> frames(const std::string& body) {
-  message::SseParser parser;
-  std::vector<message::SseFrame> out;
-  parser.feed(body, out);
-  return out;
-}
 
 // ---- answers ------------------------------------------------------------------------------------
 
@@ -92,8 +26,10 @@ TEST_F(Http, AnswersAtOnceWhenNotStreaming) {
   EXPECT_EQ(submission.envelope.tenant(), "default");
   EXPECT_EQ(submission.envelope.model(), "m");
   EXPECT_EQ(submission.envelope.type(), "waystation.chat.request.v1");
+  EXPECT_EQ(submission.envelope.api(), "chat.completions");
   EXPECT_EQ(submission.envelope.fingerprint().size(), 32u);
   EXPECT_FALSE(submission.detached);
+  EXPECT_FALSE(answer.headers.contains("x-cache")) << "another answer could have come";
 }
 
 TEST_F(Http, StreamsEventsAsTheyCome) {
@@ -652,6 +588,11 @@ TEST_F(Http, RequestsAreDescribed) {
   EXPECT_EQ(answer.headers.at("x-request-id"), id.to_string());
   EXPECT_TRUE(contains(answer.body, R"("state":"running")")) << answer.body;
   EXPECT_TRUE(contains(answer.body, R"("conversation":"c1")"));
+  EXPECT_TRUE(contains(answer.body, R"("api":"chat.completions")"));
+  EXPECT_TRUE(contains(answer.body, R"("model":"other")"));
+  EXPECT_TRUE(contains(answer.body, R"("continuation":"prefill","resumed_tokens":5,)"
+                                    R"("prefilled_bytes":17)"))
+      << answer.body;
   EXPECT_TRUE(contains(answer.body, R"("result":null)"));
   api_.push(id, {FakeApi::delta("Hello"), FakeApi::stop()});
   api_.end(id, FakeApi::completed());
@@ -683,7 +624,9 @@ TEST_F(Http, ModelsAreListed) {
   Answer answer = get("/v1/models");
   EXPECT_EQ(answer.status, 200);
   EXPECT_TRUE(contains(answer.body, R"({"object":"list","data":[{"id":"m","object":"model")"));
+  EXPECT_TRUE(contains(answer.body, R"("tasks":["chat","completion"])")) << answer.body;
   EXPECT_TRUE(contains(get("/v1/models/org/name").body, R"("id":"org/name")"));
+  EXPECT_TRUE(contains(get("/v1/models/org/name").body, R"("embedding_length":384)"));
   EXPECT_TRUE(contains(get("/v1/models/org%2Fname").body, R"("id":"org/name")"));
   answer = get("/v1/models/none");
   EXPECT_EQ(answer.status, 404);

@@ -17,7 +17,7 @@ void Inbox::deliver(Change change) {
 
 bool Inbox::on_block(stream::BlockPtr block) {
   std::size_t bytes = 0;
-  for (const v1::Event& event : block->events) bytes += event.text().size();
+  for (const v1::Event& event : block->events) bytes += event.ByteSizeLong();
   bool taken = false;
   deliver([&] {
     // A block of any size fits into an empty inbox, so that a reader always gets on.

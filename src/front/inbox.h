@@ -18,7 +18,8 @@ namespace waystation::front {
 struct Identity {
   RequestId id;
   TimeMs accepted_ms = 0;
-  bool duplicate = false;                   // an earlier request with the same key
+  bool duplicate = false;                   // an earlier request: same key, or cached
+  bool cached = false;                      // found in the cache
   std::optional<broker::RequestView> view;  // when it was joined, not submitted
 };
 

@@ -19,6 +19,15 @@ void append_model(std::string& out, const broker::ModelView& model) {
   out += ",\"engine\":";
   append_json_string(out, model.engine);
   out += ",\"context_length\":" + std::to_string(model.context_length);
+  if (model.embedding_length > 0) {
+    out += ",\"embedding_length\":" + std::to_string(model.embedding_length);
+  }
+  out += ",\"tasks\":[";
+  for (const std::string& task : model.tasks) {
+    if (&task != &model.tasks.front()) out += ",";
+    append_json_string(out, task);
+  }
+  out += "]";
   out += ",\"workers\":" + std::to_string(model.workers) + "}";
 }
 

@@ -29,6 +29,7 @@ struct Options {
 
   std::uint32_t header_bytes_max = 16 << 10;
   std::uint64_t body_bytes_max = 4 << 20;
+  std::uint64_t file_bytes_max = 200 << 20;  // of an uploaded file
 
   int header_timeout_ms = 10'000;  // from a request's first byte to the end of its header
   int body_timeout_ms = 60'000;    // from the end of the header to the end of the body
@@ -45,6 +46,10 @@ struct Options {
   std::size_t reader_bytes_max = 256 << 10;
   std::size_t answer_bytes_max = 64 << 20;   // text of one answer that isn't streamed
   std::uint64_t result_events_max = 20'000;  // /v1/requests/{id} builds `result` up to here
+
+  // Answers of deterministic requests are given again to who asks the same; see docs/openai.md.
+  bool cache = true;
+  std::int64_t cache_ttl_ms = 3'600'000;
 
   std::vector<std::string> cors_origins;  // "https://app.example", or "*"; empty: no CORS
 };

@@ -1,17 +1,19 @@
 // /v1/requests/{id}, …/events and …/cancel. A request is described as
-//   {"id": "…", "object": "request", "state":
-//   "queued|running|completed|failed|cancelled|expired|dead",
-//    "model": "…", "conversation": "…"|null, "detached": true|false,
+//   {"id": "…", "object": "request",
+//    "state": "queued|running|completed|failed|cancelled|expired|dead",
+//    "api": "chat.completions|completions|responses|embeddings", "model": "…",
+//    "conversation": "…"|null, "detached": true|false, "choices": 1, "priority": 0,
 //    "queue_position": 0 (running or ended) | 1 (next) …,
 //    "accepted_at": ms, "first_token_at": ms|null, "ended_at": ms|null,   wall milliseconds
-//    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null, "error":
-//    {…}|null, "attempts": [{"number", "worker", "started_at", "ended_at", "outcome", "detail",
-//                  "resumed_tokens"}],
-//    "result": the chat.completion of a completed request | null,
-//    "result_omitted": "too_large" — only when it is complete but too large to be put here; the
-//    text
-//                      can be read from …/events}
+//    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null,
+//    "error": {…}|null,
+//    "attempts": [{"number", "worker", "model", "started_at", "ended_at", "outcome", "detail",
+//                  "continuation": null|"exact"|"prefill", "resumed_tokens", "prefilled_bytes"}],
+//    "result": what the API answers for a completed request | null,
+//    "result_omitted": why a complete request has no result here: "too_large" (its events can be
+//                      read), "unknown_api" (of a newer version)}
 #include <charconv>
+#include <functional>
 #include <limits>
 
 #include "front/deps.h"
@@ -40,12 +42,17 @@ std::string number_or_null(TimeMs ms) {
 void append_attempt(std::string& out, const broker::AttemptView& attempt) {
   out += "{\"number\":" + std::to_string(attempt.number) + ",\"worker\":";
   append_text_or_null(out, attempt.worker);
+  out += ",\"model\":";
+  append_text_or_null(out, attempt.model);
   out += ",\"started_at\":" + number_or_null(attempt.started_ms);
   out += ",\"ended_at\":" + number_or_null(attempt.ended_ms) + ",\"outcome\":";
   append_text_or_null(out, attempt.outcome);
   out += ",\"detail\":";
   append_text_or_null(out, attempt.detail);
-  out += ",\"resumed_tokens\":" + std::to_string(attempt.resumed_tokens) + "}";
+  out += ",\"continuation\":";
+  append_text_or_null(out, attempt.continuation);
+  out += ",\"resumed_tokens\":" + std::to_string(attempt.resumed_tokens);
+  out += ",\"prefilled_bytes\":" + std::to_string(attempt.prefilled_bytes) + "}";
 }
 
 // What made a request end otherwise than completed; "null" when nothing did.
@@ -91,9 +98,22 @@ Result<Sequence> first_wanted(const Request& request) {
   return Sequence{0};
 }
 
+using Then = std::function<void(std::string echo)>;
+
+// Goes on, on the exchange's loop, with what the request's API must show again of it.
+void with_echo(const Deps& deps, const ExchangePtr& exchange, const broker::RequestView& view,
+               Then then) {
+  if (view.api != "responses" || !deps.parts.find_echo) return then("");
+  deps.parts.find_echo(exchange->request().tenant, view.id,
+                       [exchange, then = std::move(then)](Result<std::string> echo) {
+                         exchange->loop()->post([exchange, then, echo = std::move(echo)] {
+                           if (exchange->is_open()) then(echo.value_or(""));
+                         });
+                       });
+}
+
 void answer_view(const Deps& deps, const ExchangePtr& exchange,
                  const Result<broker::RequestView>& view) {
-  if (!exchange->is_open()) return;
   if (!view) return exchange->reply(view.error());
   exchange->set_request_id(view->id.to_string());
   if (view->state != v1::REQUEST_STATE_COMPLETED) {
@@ -102,15 +122,32 @@ void answer_view(const Deps& deps, const ExchangePtr& exchange,
   if (view->event_count > deps.options.result_events_max) {
     return exchange->reply(Response{.body = request_json(*view, "", "too_large")});
   }
-  auto sink = make_result_sink(exchange, deps.options.answer_bytes_max);
-  Feed::make(deps, exchange, std::move(sink), false)->attach(view->id, 0);
+  with_echo(deps, exchange, *view, [&deps, exchange, id = view->id](std::string echo) {
+    auto sink = make_result_sink(exchange, std::move(echo), deps.options.answer_bytes_max);
+    Feed::make(deps, exchange, std::move(sink), false)->attach(id, 0);
+  });
 }
 
-// The broker answers on its own thread; the rest happens on the exchange's loop.
-broker::Callback<broker::RequestView> on_loop(const Deps& deps, ExchangePtr exchange) {
-  return [&deps, exchange](Result<broker::RequestView> view) {
-    exchange->loop()->post(
-        [&deps, exchange, view = std::move(view)] { answer_view(deps, exchange, view); });
+// The events from `wanted` on. A renderer that depends on earlier ones is fed from the start.
+void answer_events(const Deps& deps, const ExchangePtr& exchange,
+                   const Result<broker::RequestView>& view, Sequence wanted) {
+  if (!view) return exchange->reply(view.error());
+  with_echo(deps, exchange, *view, [&deps, exchange, view = *view, wanted](std::string echo) {
+    const auto renderer = stream::make_renderer(shown_of(view, echo));
+    const bool from_start = renderer != nullptr && renderer->needs_start();
+    auto sink = make_events_sink(exchange, wanted, std::move(echo));
+    Feed::make(deps, exchange, std::move(sink), false)->attach(view.id, from_start ? 0 : wanted);
+  });
+}
+
+// The broker answers on its own thread; the rest happens on the exchange's loop, if the client is
+// still there.
+template <typename Next>
+broker::Callback<broker::RequestView> on_loop(ExchangePtr exchange, Next next) {
+  return [exchange = std::move(exchange), next](Result<broker::RequestView> view) {
+    exchange->loop()->post([exchange, next, view = std::move(view)] {
+      if (exchange->is_open()) next(view);
+    });
   };
 }
 
@@ -120,11 +157,15 @@ std::string request_json(const broker::RequestView& view, const std::string& res
                          const std::string& omitted) {
   std::string out = "{\"id\":\"" + view.id.to_string() + "\",\"object\":\"request\",\"state\":";
   append_json_string(out, stream::state_name(view.state));
+  out += ",\"api\":";
+  append_json_string(out, view.api.empty() ? "chat.completions" : view.api);
   out += ",\"model\":";
   append_json_string(out, view.model);
   out += ",\"conversation\":";
   append_text_or_null(out, view.conversation);
   out += std::string(",\"detached\":") + (view.detached ? "true" : "false");
+  out += ",\"choices\":" + std::to_string(view.choices);
+  out += ",\"priority\":" + std::to_string(view.priority);
   out += ",\"queue_position\":" + std::to_string(view.queue_position);
   out += ",\"accepted_at\":" + number_or_null(view.accepted_ms);
   out += ",\"first_token_at\":" + number_or_null(view.first_token_ms);
@@ -147,14 +188,20 @@ std::string request_json(const broker::RequestView& view, const std::string& res
 void handle_request(const Deps& deps, ExchangePtr exchange) {
   const auto id = request_id(exchange->request());
   if (!id) return exchange->reply(id.error());
-  const auto status = deps.api.get(exchange->request().tenant, *id, on_loop(deps, exchange));
+  const auto next = [&deps, exchange](const Result<broker::RequestView>& view) {
+    answer_view(deps, exchange, view);
+  };
+  const auto status = deps.api.get(exchange->request().tenant, *id, on_loop(exchange, next));
   if (!status) exchange->reply(status.error());
 }
 
 void handle_request_cancel(const Deps& deps, ExchangePtr exchange) {
   const auto id = request_id(exchange->request());
   if (!id) return exchange->reply(id.error());
-  const auto status = deps.api.cancel(exchange->request().tenant, *id, on_loop(deps, exchange));
+  const auto next = [&deps, exchange](const Result<broker::RequestView>& view) {
+    answer_view(deps, exchange, view);
+  };
+  const auto status = deps.api.cancel(exchange->request().tenant, *id, on_loop(exchange, next));
   if (!status) exchange->reply(status.error());
 }
 
@@ -166,8 +213,11 @@ void handle_request_events(const Deps& deps, ExchangePtr exchange) {
   if (exchange->request().method == boost::beast::http::verb::head) {
     return exchange->reply(Response{.content_type = "text/event-stream; charset=utf-8"});
   }
-  auto sink = make_events_sink(exchange, *from);
-  Feed::make(deps, std::move(exchange), std::move(sink), false)->attach(*id, *from);
+  const auto next = [&deps, exchange, wanted = *from](const Result<broker::RequestView>& view) {
+    answer_events(deps, exchange, view, wanted);
+  };
+  const auto status = deps.api.get(exchange->request().tenant, *id, on_loop(exchange, next));
+  if (!status) exchange->reply(status.error());
 }
 
 }  // namespace waystation::front

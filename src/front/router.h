@@ -20,6 +20,9 @@ struct Route {
   std::string pattern;
   Handler handler;
   bool is_open = false;  // needs no API key
+  // The body isn't in Request::body: the handler has it read piece by piece (Exchange::read_body).
+  // Its bound is Options::file_bytes_max instead of body_bytes_max.
+  bool in_pieces = false;
 };
 
 struct Match {

@@ -31,8 +31,8 @@ constexpr int kFarewellMs = 500;
 
 struct Server::Impl {
   Impl(const Options& options, broker::Api& api, const guard::KeyStore* keys,
-       std::function<std::string()> render_metrics, Clock& clock, Meter& meter)
-      : deps(options, api, keys, std::move(render_metrics), clock, meter) {}
+       std::function<std::string()> render_metrics, Clock& clock, Meter& meter, Parts parts)
+      : deps(options, api, keys, std::move(render_metrics), clock, meter, std::move(parts)) {}
 
   Status listen();
   void accept();
@@ -123,8 +123,10 @@ void Server::Impl::on_every_loop(void (Connection::*what)()) {
 }
 
 Server::Server(Options options, broker::Api& api, const guard::KeyStore* keys,
-               std::function<std::string()> render_metrics, Clock& clock, Meter& meter)
-    : impl_(std::make_unique<Impl>(options, api, keys, std::move(render_metrics), clock, meter)) {}
+               std::function<std::string()> render_metrics, Clock& clock, Meter& meter,
+               Parts parts)
+    : impl_(std::make_unique<Impl>(options, api, keys, std::move(render_metrics), clock, meter,
+                                   std::move(parts))) {}
 
 Server::~Server() {
   stop(0);

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "broker/api.h"
 #include "front/options.h"
+#include "front/parts.h"
 #include "guard/keys.h"
 
 namespace waystation::front {
@@ -22,7 +23,7 @@ class Server {
   // `keys`: null = no API keys, every caller is the tenant "default".
   // `render_metrics`: the text of /metrics; may be empty.
   Server(Options options, broker::Api& api, const guard::KeyStore* keys,
-         std::function<std::string()> render_metrics, Clock& clock, Meter& meter);
+         std::function<std::string()> render_metrics, Clock& clock, Meter& meter, Parts parts = {});
   // Stops without grace if it still runs.
   ~Server();
   Server(const Server&) = delete;

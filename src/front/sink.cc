@@ -1,80 +1,42 @@
 #include "front/sink.h"
 
-#include "message/openai.h"
-#include "message/sse.h"
+#include "base/check.h"
+#include "front/sse_output.h"
 
 namespace waystation::front {
 namespace {
 
-using stream::ChatIdentity;
-using stream::ChatRenderer;
-
-ChatIdentity chat_identity(const Identity& identity, const ChatSinkOptions& options) {
-  return {identity.id, options.model, identity.accepted_ms, options.include_usage};
-}
-
-// Collects bytes for one write, and opens the answer when there is something to show.
-class SseOutput {
+// The API's own stream.
+class StreamSink final : public Sink {
  public:
-  explicit SseOutput(ExchangePtr exchange) : exchange_(std::move(exchange)) {}
-
-  bool is_open() const { return is_open_; }
-  void open() {
-    if (std::exchange(is_open_, true)) return;
-    Response head;
-    head.content_type = "text/event-stream; charset=utf-8";
-    // Proxies must neither keep nor hold back what passes.
-    head.headers = {{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
-    exchange_->begin_stream(std::move(head));
-  }
-  std::string& bytes() { return bytes_; }
-  void flush() {
-    if (bytes_.empty()) return;
-    exchange_->stream(bytes_);
-    bytes_.clear();
-  }
-  void end(bool keep_alive) {
-    flush();
-    exchange_->end_stream(keep_alive);
-  }
-  void quiet() {
-    message::append_sse_comment(bytes_, "keep-alive");
-    flush();
-  }
-  const ExchangePtr& exchange() const { return exchange_; }
-
- private:
-  const ExchangePtr exchange_;
-  std::string bytes_;
-  bool is_open_ = false;
-};
-
-// OpenAI's stream: data lines only, no ids, no event names.
-class ChatStreamSink final : public Sink {
- public:
-  ChatStreamSink(ExchangePtr exchange, ChatSinkOptions options)
-      : output_(std::move(exchange)), options_(std::move(options)) {}
+  StreamSink(ExchangePtr exchange, stream::RenderIdentity shown)
+      : output_(std::move(exchange)), shown_(std::move(shown)) {}
 
   std::optional<Response> on_identity(const Identity& identity) override {
-    renderer_.emplace(chat_identity(identity, options_), options_.numbered);
+    shown_.id = identity.id;
+    shown_.accepted_ms = identity.accepted_ms;
+    renderer_ = stream::make_renderer(shown_);
+    CHECK(renderer_ != nullptr);
+    frames_.emplace(output_.bytes(), renderer_->names_frames());
     return std::nullopt;
   }
   void on_event(Sequence sequence, const v1::Event& event) override {
     output_.open();
-    std::string& out = output_.bytes();
-    out += "data: ";
-    renderer_->append_chunk(out, sequence, event);
-    out += "\n\n";
+    renderer_->on_event(*frames_, sequence, event);
   }
   void on_ending(const stream::Ending& ending) override {
-    if (ending.state != v1::REQUEST_STATE_COMPLETED) return on_error(stream::error_of(ending));
+    const bool is_complete = ending.state == v1::REQUEST_STATE_COMPLETED;
+    // Nothing was shown yet: the status can still say it.
+    if (!is_complete && !output_.is_open()) {
+      return output_.exchange()->reply(stream::error_of(ending));
+    }
     output_.open();
-    message::append_sse_data(output_.bytes(), "[DONE]");
-    output_.end(true);
+    renderer_->on_ending(*frames_, ending);
+    output_.end(is_complete);
   }
   void on_error(const Error& error) override {
     if (!output_.is_open()) return output_.exchange()->reply(error);
-    message::append_sse_data(output_.bytes(), message::openai_error_body(error));
+    renderer_->on_error(*frames_, error);
     output_.end(false);
   }
   void on_silence() override { output_.open(); }
@@ -85,14 +47,25 @@ class ChatStreamSink final : public Sink {
 
  private:
   SseOutput output_;
-  const ChatSinkOptions options_;
-  std::optional<ChatRenderer> renderer_;
+  stream::RenderIdentity shown_;
+  std::unique_ptr<stream::Renderer> renderer_;
+  std::optional<stream::ApiFrames> frames_;
+};
+
+// Swallows the frames that a reader has seen.
+class NoFrames final : public stream::FrameSink {
+ public:
+  void frame(std::string_view, std::string_view) override {}
 };
 
 // Waystation's own stream: every frame has its number, the last one the state.
 class EventsSink final : public Sink {
  public:
-  EventsSink(ExchangePtr exchange, Sequence from) : output_(std::move(exchange)), from_(from) {}
+  EventsSink(ExchangePtr exchange, Sequence from, std::string echo)
+      : output_(std::move(exchange)),
+        frames_(output_.bytes()),
+        from_(from),
+        echo_(std::move(echo)) {}
 
   std::optional<Response> on_identity(const Identity& identity) override {
     const broker::RequestView& view = *identity.view;
@@ -104,19 +77,25 @@ class EventsSink final : public Sink {
                                  std::to_string(static_cast<std::int64_t>(view.event_count) - 1),
                              "starting_after"});
     }
-    renderer_.emplace(ChatIdentity{view.id, view.model, view.accepted_ms, view.stream_usage}, true);
+    renderer_ = stream::make_renderer(shown_of(view, echo_));
+    if (renderer_ == nullptr) {
+      return error_response({Code::kInvalidArgument,
+                             "this version of Waystation can't show requests of '" + view.api +
+                                 "'; a newer one accepted it"});
+    }
     output_.open();
     return std::nullopt;
   }
   void on_event(Sequence sequence, const v1::Event& event) override {
-    std::string& out = output_.bytes();
-    out += "id: ";
-    out += std::to_string(sequence);
-    out += "\nevent: chat.completion.chunk\ndata: ";
-    renderer_->append_chunk(out, sequence, event);
-    out += "\n\n";
+    if (sequence < from_) {
+      NoFrames seen;
+      return renderer_->on_event(seen, sequence, event);
+    }
+    renderer_->on_event(frames_, sequence, event);
+    frames_.end_event(sequence);
   }
   void on_ending(const stream::Ending& ending) override {
+    renderer_->on_ending(frames_, ending);
     stream::append_terminal_frame(output_.bytes(), ending);
     output_.end(true);
   }
@@ -133,89 +112,109 @@ class EventsSink final : public Sink {
 
  private:
   SseOutput output_;
+  stream::NumberedFrames frames_;
   const Sequence from_;
-  std::optional<ChatRenderer> renderer_;
+  const std::string echo_;
+  std::unique_ptr<stream::Renderer> renderer_;
 };
 
-class ChatAnswerSink final : public Sink {
+class AnswerSink final : public Sink {
  public:
-  ChatAnswerSink(ExchangePtr exchange, ChatSinkOptions options, std::size_t bytes_max)
-      : exchange_(std::move(exchange)), options_(std::move(options)), bytes_max_(bytes_max) {}
+  AnswerSink(ExchangePtr exchange, stream::RenderIdentity shown, std::size_t bytes_max)
+      : exchange_(std::move(exchange)), bytes_max_(bytes_max), shown_(std::move(shown)) {}
 
   std::optional<Response> on_identity(const Identity& identity) override {
-    identity_ = chat_identity(identity, options_);
+    shown_.id = identity.id;
+    shown_.accepted_ms = identity.accepted_ms;
+    collector_ = stream::make_collector(shown_);
+    CHECK(collector_ != nullptr);
     return std::nullopt;
   }
   void on_event(Sequence, const v1::Event& event) override {
-    if (collector_.text_bytes() <= bytes_max_) collector_.add(event);
+    if (collector_->bytes() <= bytes_max_) collector_->add(event);
   }
   void on_ending(const stream::Ending& ending) override {
-    if (ending.state != v1::REQUEST_STATE_COMPLETED) {
-      return exchange_->reply(stream::error_of(ending));
-    }
-    if (collector_.text_bytes() > bytes_max_) {
+    if (collector_->bytes() > bytes_max_) {
       return exchange_->reply(Error{Code::kTooLarge,
                                     "the answer is too long to give at once; ask "
                                     "for it with stream: true"});
     }
-    exchange_->reply(Response{.body = collector_.completion(identity_, ending)});
+    auto answer = collector_->answer(ending);
+    if (!answer) return exchange_->reply(answer.error());
+    exchange_->reply(Response{.body = std::move(*answer)});
   }
   void on_error(const Error& error) override { exchange_->reply(error); }
 
  private:
   const ExchangePtr exchange_;
-  const ChatSinkOptions options_;
   const std::size_t bytes_max_;
-  ChatIdentity identity_;
-  stream::ChatCollector collector_;
+  stream::RenderIdentity shown_;
+  std::unique_ptr<stream::Collector> collector_;
 };
 
 class ResultSink final : public Sink {
  public:
-  ResultSink(ExchangePtr exchange, std::size_t bytes_max)
-      : exchange_(std::move(exchange)), bytes_max_(bytes_max) {}
+  ResultSink(ExchangePtr exchange, std::string echo, std::size_t bytes_max)
+      : exchange_(std::move(exchange)), echo_(std::move(echo)), bytes_max_(bytes_max) {}
 
   std::optional<Response> on_identity(const Identity& identity) override {
     view_ = *identity.view;
+    collector_ = stream::make_collector(shown_of(view_, echo_));
+    if (collector_ == nullptr) return Response{.body = request_json(view_, "", "unknown_api")};
     return std::nullopt;
   }
   void on_event(Sequence, const v1::Event& event) override {
-    if (collector_.text_bytes() <= bytes_max_) collector_.add(event);
+    if (collector_->bytes() <= bytes_max_) collector_->add(event);
   }
   void on_ending(const stream::Ending& ending) override {
-    if (collector_.text_bytes() > bytes_max_) {
+    if (collector_->bytes() > bytes_max_) {
       return exchange_->reply(Response{.body = request_json(view_, "", "too_large")});
     }
-    const ChatIdentity identity{view_.id, view_.model, view_.accepted_ms, view_.stream_usage};
-    exchange_->reply(
-        Response{.body = request_json(view_, collector_.completion(identity, ending), "")});
+    const auto answer = collector_->answer(ending);
+    exchange_->reply(Response{.body = request_json(view_, answer.value_or(""), "")});
   }
   void on_error(const Error& error) override { exchange_->reply(error); }
 
  private:
   const ExchangePtr exchange_;
+  const std::string echo_;
   const std::size_t bytes_max_;
   broker::RequestView view_;
-  stream::ChatCollector collector_;
+  std::unique_ptr<stream::Collector> collector_;
 };
 
 }  // namespace
 
-std::unique_ptr<Sink> make_chat_stream_sink(ExchangePtr exchange, ChatSinkOptions options) {
-  return std::make_unique<ChatStreamSink>(std::move(exchange), std::move(options));
+stream::RenderIdentity shown_of(const broker::RequestView& view, std::string echo) {
+  stream::RenderIdentity shown;
+  shown.id = view.id;
+  shown.api = view.api;
+  shown.model = view.model;
+  shown.accepted_ms = view.accepted_ms;
+  shown.choices = view.choices;
+  shown.priority = view.priority;
+  shown.include_usage = view.stream_usage;
+  shown.numbered = true;
+  shown.echo = std::move(echo);
+  return shown;
 }
 
-std::unique_ptr<Sink> make_chat_answer_sink(ExchangePtr exchange, ChatSinkOptions options,
-                                            std::size_t bytes_max) {
-  return std::make_unique<ChatAnswerSink>(std::move(exchange), std::move(options), bytes_max);
+std::unique_ptr<Sink> make_stream_sink(ExchangePtr exchange, stream::RenderIdentity shown) {
+  return std::make_unique<StreamSink>(std::move(exchange), std::move(shown));
 }
 
-std::unique_ptr<Sink> make_events_sink(ExchangePtr exchange, Sequence from) {
-  return std::make_unique<EventsSink>(std::move(exchange), from);
+std::unique_ptr<Sink> make_answer_sink(ExchangePtr exchange, stream::RenderIdentity shown,
+                                       std::size_t bytes_max) {
+  return std::make_unique<AnswerSink>(std::move(exchange), std::move(shown), bytes_max);
 }
 
-std::unique_ptr<Sink> make_result_sink(ExchangePtr exchange, std::size_t bytes_max) {
-  return std::make_unique<ResultSink>(std::move(exchange), bytes_max);
+std::unique_ptr<Sink> make_events_sink(ExchangePtr exchange, Sequence from, std::string echo) {
+  return std::make_unique<EventsSink>(std::move(exchange), from, std::move(echo));
+}
+
+std::unique_ptr<Sink> make_result_sink(ExchangePtr exchange, std::string echo,
+                                       std::size_t bytes_max) {
+  return std::make_unique<ResultSink>(std::move(exchange), std::move(echo), bytes_max);
 }
 
 }  // namespace waystation::front

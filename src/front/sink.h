@@ -1,4 +1,4 @@
-// The four shapes in which the events of a request reach an HTTP client. A sink decides about
+// The shapes in which the events of a request reach an HTTP client. A sink decides about
 // status and bytes; its Feed decides about when. Loop's thread only.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 #include "front/exchange.h"
 #include "front/inbox.h"
-#include "stream/render/chat_renderer.h"
+#include "stream/render/renderer.h"
 
 namespace waystation::front {
 
@@ -29,20 +29,19 @@ class Sink {
   virtual void flush() {}
 };
 
-struct ChatSinkOptions {
-  std::string model;
-  bool include_usage = false;
-  bool numbered = false;
-};
-
-// POST /v1/chat/completions with and without stream.
-std::unique_ptr<Sink> make_chat_stream_sink(ExchangePtr exchange, ChatSinkOptions options);
-std::unique_ptr<Sink> make_chat_answer_sink(ExchangePtr exchange, ChatSinkOptions options,
-                                            std::size_t bytes_max);
-// GET /v1/requests/{id}/events, first event wanted: `from`.
-std::unique_ptr<Sink> make_events_sink(ExchangePtr exchange, Sequence from);
+// The answer to the POST that makes a request, with and without stream. `shown`: but for id and
+// accepted_ms, which come with the identity.
+std::unique_ptr<Sink> make_stream_sink(ExchangePtr exchange, stream::RenderIdentity shown);
+std::unique_ptr<Sink> make_answer_sink(ExchangePtr exchange, stream::RenderIdentity shown,
+                                       std::size_t bytes_max);
+// GET /v1/requests/{id}/events, first event wanted: `from`. `echo`: see RenderIdentity.
+std::unique_ptr<Sink> make_events_sink(ExchangePtr exchange, Sequence from, std::string echo);
 // GET /v1/requests/{id} of an ended request: its description with `result`.
-std::unique_ptr<Sink> make_result_sink(ExchangePtr exchange, std::size_t bytes_max);
+std::unique_ptr<Sink> make_result_sink(ExchangePtr exchange, std::string echo,
+                                       std::size_t bytes_max);
+
+// How a request that was joined is shown.
+stream::RenderIdentity shown_of(const broker::RequestView& view, std::string echo);
 
 // The description of a request, see requests.cc. `result`: JSON, empty for null. `omitted`: why
 // there is no result although the request is complete; empty otherwise.

@@ -1,312 +1,214 @@
 #include "message/chat.h"
 
-#include <algorithm>
-#include <array>
 #include <boost/json.hpp>
-#include <cmath>
-#include <limits>
 
-#include "message/json_value.h"
+#include "message/chat_tools.h"
+#include "message/parameters.h"
 
 namespace waystation::message {
 namespace {
 
-namespace json = boost::json;
+using fields::bad;
+using fields::find;
+using fields::item;
+using fields::Object;
+using fields::Value;
+using fields::wrong_type;
 
-constexpr std::size_t kStopsMax = 4;
+constexpr std::int64_t kTopLogprobsMax = 20;
 
-Error bad(std::string param, const std::string& what) {
-  std::string message = param + " " + what;
-  return Error{Code::kInvalidArgument, std::move(message), std::move(param)};
-}
-
-Error unsupported(std::string param) {
-  return bad(std::move(param), "is not supported yet; leave it out");
-}
-
-std::string_view kind_name(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::null:
-      return "null";
-    case json::kind::bool_:
-      return "a boolean";
-    case json::kind::string:
-      return "a string";
-    case json::kind::array:
-      return "an array";
-    case json::kind::object:
-      return "an object";
-    default:
-      return "a number";
+// Why a part that isn't text can't be taken.
+std::string part_refusal(std::string_view type) {
+  const std::string what = "is " + fields::quoted(type);
+  if (type == "image_url" || type == "input_image") {
+    return what + ", but the model has no vision; only text parts are supported";
   }
-}
-
-Error wrong_type(std::string param, std::string_view wanted, const json::value& got) {
-  return bad(std::move(param),
-             "must be " + std::string(wanted) + ", not " + std::string(kind_name(got)));
-}
-
-// The member, or null when it is absent or JSON's null: clients send null for "not set".
-const json::value* find(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(name);
-  return value == nullptr || value->is_null() ? nullptr : value;
-}
-
-Result<double> number_in(const json::object& object, const char* name, double low, double high,
-                         double otherwise) {
-  const json::value* value = find(object, name);
-  if (value == nullptr) return otherwise;
-  if (!value->is_number()) return wrong_type(name, "a number", *value);
-  const double number = value->to_number<double>();
-  if (!(number >= low && number <= high)) {
-    return bad(name, "must be between " + std::to_string(static_cast<int>(low)) + " and " +
-                         std::to_string(static_cast<int>(high)));
+  if (type == "input_audio") {
+    return what + ", but the model can't hear; only text parts are supported";
   }
-  return number;
-}
-
-Result<bool> flag(const json::object& object, std::string_view name, std::string param) {
-  const json::value* value = find(object, name);
-  if (value == nullptr) return false;
-  if (!value->is_bool()) return wrong_type(std::move(param), "a boolean", *value);
-  return value->get_bool();
-}
-
-// A whole number; 5.0 counts as one, as in JSON Schema.
-std::optional<std::int64_t> whole(const json::value& value) {
-  if (const auto* i = value.if_int64()) return *i;
-  if (const auto* u = value.if_uint64()) {
-    // Above int64's range; its bits are kept. Only a seed may be that large.
-    return static_cast<std::int64_t>(*u);
+  if (type == "file" || type == "input_file") {
+    return what + ", but the model can't read files; put their text into a text part";
   }
-  if (const auto* d = value.if_double();
-      d != nullptr && std::abs(*d) < 9e15 && std::trunc(*d) == *d) {
-    return static_cast<std::int64_t>(*d);
-  }
-  return std::nullopt;
+  return what + "; only text parts are supported";
 }
 
-Result<std::optional<std::uint32_t>> token_limit(const json::object& object, const char* name) {
-  const json::value* value = find(object, name);
-  if (value == nullptr) return std::optional<std::uint32_t>();
-  const auto number = whole(*value);
-  if (!number) return wrong_type(name, "an integer", *value);
-  if (value->is_uint64() || *number < 1) return bad(name, "must be a positive integer");
-  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
-  return std::optional(static_cast<std::uint32_t>(std::min(*number, kMost)));
-}
-
-// Parts of type "text" joined; any other kind of part is named in the refusal.
-Result<std::string> joined_parts(const json::array& parts, const std::string& param) {
+// Parts of type "text" joined (an assistant's refusals too); any other kind is named in the error.
+Result<std::string> joined_parts(const boost::json::array& parts, const std::string& param,
+                                 bool is_assistant) {
   if (parts.empty()) return bad(param, "must have at least one part");
   std::string out;
   for (std::size_t i = 0; i < parts.size(); ++i) {
-    const std::string at = param + "[" + std::to_string(i) + "]";
+    const std::string at = item(param, i);
     const auto* part = parts[i].if_object();
     if (part == nullptr) return wrong_type(at, "an object", parts[i]);
-    const json::value* type = find(*part, "type");
-    if (type == nullptr) return bad(at + ".type", "is required");
-    if (!type->is_string()) return wrong_type(at + ".type", "a string", *type);
-    if (type->get_string() != "text") {
-      return bad(at + ".type", "is '" + std::string(type->get_string()).substr(0, 40) +
-                                   "'; only text parts are supported");
+    auto type = fields::required_text(*part, at + ".type", "type");
+    if (!type) return type.error();
+    if (*type != "text" && !(is_assistant && *type == "refusal")) {
+      return bad(at + ".type", part_refusal(*type));
     }
-    const json::value* text = find(*part, "text");
-    if (text == nullptr) return bad(at + ".text", "is required");
-    if (!text->is_string()) return wrong_type(at + ".text", "a string", *text);
-    out += std::string_view(text->get_string());
+    auto text = fields::required_text(*part, at + "." + *type, *type);
+    if (!text) return text.error();
+    out += *text;
   }
   return out;
 }
 
-Result<ChatMessage> parse_message(const json::value& value, const std::string& param) {
-  constexpr std::array<std::string_view, 5> kRoles{"system", "developer", "user", "assistant",
-                                                   "tool"};
+Result<std::string> parse_content(const Value& content, const std::string& param,
+                                  bool is_assistant) {
+  if (const auto* parts = content.if_array()) return joined_parts(*parts, param, is_assistant);
+  if (const auto* text = content.if_string()) return std::string(std::string_view(*text));
+  return wrong_type(param, "a string or an array of parts", content);
+}
+
+// What only an assistant's message has: calls, a refusal, its thinking.
+Status parse_assistant(const Object& object, const std::string& param, ChatMessage& out) {
+  if (const Value* calls = find(object, "tool_calls")) {
+    auto parsed = parse_tool_calls(*calls, param + ".tool_calls");
+    if (!parsed) return parsed.error();
+    out.tool_calls = std::move(*parsed);
+  }
+  for (const char* name : {"reasoning_content", "reasoning"}) {
+    if (!out.reasoning.empty() || find(object, name) == nullptr) continue;
+    auto reasoning = fields::text(object, param + "." + name, name);
+    if (!reasoning) return reasoning.error();
+    out.reasoning = std::move(*reasoning);
+  }
+  auto refusal = fields::text(object, param + ".refusal", "refusal");
+  if (!refusal) return refusal.error();
+  if (find(object, "content") == nullptr) out.content = std::move(*refusal);
+  return {};
+}
+
+Result<std::string> parse_role(const Object& object, const std::string& param) {
+  auto role = fields::one_of(object, param, "role",
+                             {"system", "developer", "user", "assistant", "tool", "function"});
+  if (!role) return role;
+  if (role->empty()) return bad(param, "is required");
+  if (*role == "function") {
+    return bad(param, "is 'function', the form before tools; send a tool's answer as 'tool'");
+  }
+  return role;
+}
+
+Result<ChatMessage> parse_message(const Value& value, const std::string& param) {
   const auto* object = value.if_object();
   if (object == nullptr) return wrong_type(param, "an object", value);
-
-  const json::value* role = find(*object, "role");
-  if (role == nullptr) return bad(param + ".role", "is required");
-  if (!role->is_string()) return wrong_type(param + ".role", "a string", *role);
-  if (std::find(kRoles.begin(), kRoles.end(), std::string_view(role->get_string())) ==
-      kRoles.end()) {
-    return bad(param + ".role", "must be one of system, developer, user, assistant, tool");
-  }
-  for (const char* name : {"tool_calls", "function_call", "audio"}) {
-    const json::value* extra = find(*object, name);
-    if (extra == nullptr || (extra->is_array() && extra->get_array().empty())) continue;
-    return unsupported(param + "." + name);
-  }
-
   ChatMessage message;
-  message.role = std::string_view(role->get_string());
-  const json::value* content = find(*object, "content");
-  if (content == nullptr) return bad(param + ".content", "is required");
-  if (const auto* parts = content->if_array()) {
-    auto text = joined_parts(*parts, param + ".content");
+  auto role = parse_role(*object, param + ".role");
+  if (!role) return role.error();
+  message.role = std::move(*role);
+  if (find(*object, "function_call") != nullptr) {
+    return bad(param + ".function_call", "is the form before tools; send tool_calls instead");
+  }
+  if (find(*object, "audio") != nullptr) {
+    return bad(param + ".audio", "is not supported: the model can't hear");
+  }
+  const bool is_assistant = message.role == "assistant";
+  if (is_assistant) {
+    if (auto status = parse_assistant(*object, param, message); !status) return status.error();
+  }
+  if (const Value* content = find(*object, "content")) {
+    auto text = parse_content(*content, param + ".content", is_assistant);
     if (!text) return text.error();
     message.content = std::move(*text);
-  } else if (const auto* text = content->if_string()) {
-    message.content = std::string_view(*text);
-  } else {
-    return wrong_type(param + ".content", "a string or an array of parts", *content);
+  } else if (message.tool_calls.empty() && message.content.empty()) {
+    return bad(param + ".content", "is required");
   }
-  if (const json::value* name = find(*object, "name")) {
-    if (!name->is_string()) return wrong_type(param + ".name", "a string", *name);
-    message.name = std::string_view(name->get_string());
+  if (message.role == "tool") {
+    auto id = fields::required_text(*object, param + ".tool_call_id", "tool_call_id");
+    if (!id) return id.error();
+    message.tool_call_id = std::move(*id);
   }
+  auto name = fields::text(*object, param + ".name", "name");
+  if (!name) return name.error();
+  message.name = std::move(*name);
   return message;
 }
 
-Status parse_messages(const json::object& body, ChatRequest& out) {
-  const json::value* messages = find(body, "messages");
+Status parse_messages(const Object& body, ChatRequest& out) {
+  const Value* messages = find(body, "messages");
   if (messages == nullptr) return bad("messages", "is required");
   const auto* array = messages->if_array();
   if (array == nullptr) return wrong_type("messages", "an array", *messages);
   if (array->empty()) return bad("messages", "must have at least one message");
   out.messages.reserve(array->size());
   for (std::size_t i = 0; i < array->size(); ++i) {
-    auto message = parse_message((*array)[i], "messages[" + std::to_string(i) + "]");
+    auto message = parse_message((*array)[i], item("messages", i));
     if (!message) return message.error();
     out.messages.push_back(std::move(*message));
   }
   return {};
 }
 
-Status parse_stop(const json::object& body, ChatRequest& out) {
-  const json::value* stop = find(body, "stop");
-  if (stop == nullptr) return {};
-  if (const auto* text = stop->if_string()) {
-    if (text->empty()) return bad("stop", "must not be empty");
-    out.stop.emplace_back(std::string_view(*text));
-    return {};
-  }
-  const auto* array = stop->if_array();
-  if (array == nullptr) return wrong_type("stop", "a string or an array of strings", *stop);
-  if (array->size() > kStopsMax) {
-    return bad("stop", "may have at most " + std::to_string(kStopsMax) + " strings");
-  }
-  for (std::size_t i = 0; i < array->size(); ++i) {
-    const std::string at = "stop[" + std::to_string(i) + "]";
-    const auto* text = (*array)[i].if_string();
-    if (text == nullptr) return wrong_type(at, "a string", (*array)[i]);
-    if (text->empty()) return bad(at, "must not be empty");
-    out.stop.emplace_back(std::string_view(*text));
-  }
+Status parse_sampling(const Object& body, ChatRequest& out) {
+  if (auto status = parse_generation(body, out); !status) return status;
+  auto newer_name = parse_token_limit(body, "max_completion_tokens");
+  if (!newer_name) return newer_name.error();
+  if (*newer_name) out.max_tokens = *newer_name;
+  auto wanted = fields::flag(body, "logprobs", "logprobs");
+  if (!wanted) return wanted.error();
+  auto top = fields::integer(body, "top_logprobs", "top_logprobs", 0, kTopLogprobsMax);
+  if (!top) return top.error();
+  if (!*wanted && top->value_or(0) > 0) return bad("top_logprobs", "needs logprobs: true");
+  if (*wanted) out.logprobs = static_cast<std::uint32_t>(top->value_or(0));
+  auto effort = fields::one_of(body, "reasoning_effort", "reasoning_effort",
+                               {"none", "minimal", "low", "medium", "high", "xhigh", "max"});
+  if (!effort) return effort.error();
+  out.reasoning_effort = std::move(*effort);
   return {};
 }
 
-Status parse_sampling(const json::object& body, ChatRequest& out) {
-  struct Field {
-    const char* name;
-    double low;
-    double high;
-    double* value;
+// Parameters whose effect can't be had here: refused, since without it the answer would be another
+// than the one asked for.
+Status refuse_unsupported(const Object& body) {
+  const auto is_empty = [](const Value& value) {
+    return value.is_array() && value.get_array().empty();
   };
-  const Field fields[] = {{"temperature", 0, 2, &out.temperature},
-                          {"top_p", 0, 1, &out.top_p},
-                          {"presence_penalty", -2, 2, &out.presence_penalty},
-                          {"frequency_penalty", -2, 2, &out.frequency_penalty}};
-  for (const Field& field : fields) {
-    auto number = number_in(body, field.name, field.low, field.high, *field.value);
-    if (!number) return number.error();
-    *field.value = *number;
+  if (const Value* functions = find(body, "functions");
+      functions != nullptr && !is_empty(*functions)) {
+    return bad("functions", "is the form before tools; send tools instead");
   }
-  if (const json::value* seed = find(body, "seed")) {
-    const auto number = whole(*seed);
-    if (!number) return wrong_type("seed", "an integer", *seed);
-    out.seed = static_cast<std::uint64_t>(*number);
+  if (const Value* call = find(body, "function_call");
+      call != nullptr && !(call->is_string() && call->get_string() == "none")) {
+    return bad("function_call", "is the form before tools; send tool_choice instead");
   }
-  if (const json::value* n = find(body, "n")) {
-    const auto number = whole(*n);
-    if (!number) return wrong_type("n", "an integer", *n);
-    if (*number != 1) return bad("n", "must be 1; several choices are not supported yet");
+  for (const char* name : {"audio", "web_search_options", "moderation"}) {
+    if (find(body, name) != nullptr) return bad(name, "is not supported; leave it out");
   }
-  auto old_name = token_limit(body, "max_tokens");
-  if (!old_name) return old_name.error();
-  auto new_name = token_limit(body, "max_completion_tokens");
-  if (!new_name) return new_name.error();
-  out.max_tokens = *new_name ? *new_name : *old_name;
-  return {};
-}
-
-Status parse_stream(const json::object& body, ChatRequest& out) {
-  auto stream = flag(body, "stream", "stream");
-  if (!stream) return stream.error();
-  out.stream = *stream;
-  const json::value* options = find(body, "stream_options");
-  if (options == nullptr) return {};
-  const auto* object = options->if_object();
-  if (object == nullptr) return wrong_type("stream_options", "an object", *options);
-  if (!out.stream) return bad("stream_options", "is only allowed together with stream: true");
-  auto usage = flag(*object, "include_usage", "stream_options.include_usage");
-  if (!usage) return usage.error();
-  out.include_usage = *usage;
-  return {};
-}
-
-// Fields that change the answer and would be silently half-honoured are refused, not ignored.
-Status refuse_unsupported(const json::object& body) {
-  const auto is_empty = [](const json::value& value) {
-    if (const auto* array = value.if_array()) return array->empty();
-    if (const auto* object = value.if_object()) return object->empty();
-    return false;
-  };
-  for (const char* name : {"tools", "functions", "logit_bias"}) {
-    const json::value* value = find(body, name);
-    if (value != nullptr && !is_empty(*value)) return unsupported(name);
-  }
-  for (const char* name : {"audio", "web_search_options"}) {
-    if (find(body, name) != nullptr) return unsupported(name);
-  }
-  auto logprobs = flag(body, "logprobs", "logprobs");
-  if (!logprobs) return logprobs.error();
-  if (*logprobs) return unsupported("logprobs");
-  if (const json::value* top = find(body, "top_logprobs"); top != nullptr && whole(*top) != 0) {
-    return unsupported("top_logprobs");
-  }
-  if (const json::value* format = find(body, "response_format")) {
-    const auto* object = format->if_object();
-    if (object == nullptr) return wrong_type("response_format", "an object", *format);
-    const json::value* type = find(*object, "type");
-    if (type == nullptr || !type->is_string()) return bad("response_format.type", "is required");
-    if (type->get_string() != "text") {
-      return bad("response_format.type", "is not supported yet unless it is 'text'");
-    }
-  }
-  if (const json::value* modalities = find(body, "modalities")) {
+  if (const Value* modalities = find(body, "modalities")) {
     const auto* array = modalities->if_array();
     if (array == nullptr) return wrong_type("modalities", "an array", *modalities);
-    for (const auto& item : *array) {
-      if (!item.is_string() || item.get_string() != "text") return unsupported("modalities");
+    for (const auto& modality : *array) {
+      if (modality.is_string() && modality.get_string() == "text") continue;
+      return bad("modalities", "must be [\"text\"]: the model answers in text only");
     }
   }
-  return {};
+  auto verbosity = fields::one_of(body, "verbosity", "verbosity", {"low", "medium", "high"});
+  if (!verbosity) return verbosity.error();
+  if (!verbosity->empty() && *verbosity != "medium") {
+    return bad("verbosity", "can't be set for this model; ask for short or long answers in words");
+  }
+  return refuse_foreign(body);
 }
 
 }  // namespace
 
 Result<ChatRequest> parse_chat_request(std::string_view body) {
-  auto document = parse_json(body);
+  auto document = fields::parse_body(body);
   if (!document) return document.error();
-  const auto* object = document->if_object();
-  if (object == nullptr) {
-    return Error{Code::kInvalidArgument,
-                 "the body must be a JSON object, not " + std::string(kind_name(*document))};
-  }
+  const Object& object = document->get_object();
   ChatRequest out;
-  const json::value* model = find(*object, "model");
-  if (model == nullptr) return bad("model", "is required");
-  if (!model->is_string()) return wrong_type("model", "a string", *model);
-  if (model->get_string().empty()) return bad("model", "must not be empty");
-  out.model = std::string_view(model->get_string());
-
-  using Step = Status (*)(const json::object&, ChatRequest&);
-  for (const Step step :
-       {Step(parse_messages), Step(parse_sampling), Step(parse_stop), Step(parse_stream)}) {
-    if (auto status = step(*object, out); !status) return status.error();
+  auto model = parse_model(object);
+  if (!model) return model.error();
+  out.model = std::move(*model);
+  using Step = Status (*)(const Object&, ChatRequest&);
+  for (const Step step : {Step(parse_messages), Step(parse_sampling), Step(parse_tools),
+                          Step(parse_response_format)}) {
+    if (auto status = step(object, out); !status) return status.error();
   }
-  if (auto status = refuse_unsupported(*object); !status) return status.error();
+  if (auto status = parse_stream(object, out); !status) return status.error();
+  if (auto status = check_labels(object); !status) return status.error();
+  if (auto status = refuse_unsupported(object); !status) return status.error();
   return out;
 }
 

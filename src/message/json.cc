@@ -106,9 +106,13 @@ Result<boost::json::value> parse_json(std::string_view document) {
   return parser.release();
 }
 
-Result<std::string> canonical_json(std::string_view document) {
+Result<std::string> canonical_json(std::string_view document,
+                                   std::initializer_list<std::string_view> without) {
   auto value = parse_json(document);
   if (!value) return value.error();
+  if (auto* object = value->if_object()) {
+    for (const std::string_view name : without) object->erase(name);
+  }
   std::string out;
   out.reserve(document.size());
   append_canonical(out, *value);

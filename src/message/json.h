@@ -2,6 +2,7 @@
 // a document that is hashed. Pure.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -19,7 +20,9 @@ void append_json_string(std::string& out, std::string_view text);
 std::string json_string(std::string_view text);
 
 // The document with the members of every object sorted by name and no white space, so that two
-// spellings of the same document give the same bytes. kInvalidArgument when it isn't JSON.
-Result<std::string> canonical_json(std::string_view document);
+// spellings of the same document give the same bytes. `without`: members of the document itself that
+// are left out. kInvalidArgument when it isn't JSON.
+Result<std::string> canonical_json(std::string_view document,
+                                   std::initializer_list<std::string_view> without = {});
 
 }  // namespace waystation::message

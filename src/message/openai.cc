@@ -16,6 +16,7 @@ std::string_view openai_error_type(Code code) {
     case Code::kExpired:
       return "timeout_error";
     case Code::kUnavailable:
+    case Code::kUpstream:
     case Code::kIo:
     case Code::kCorruption:
     case Code::kDead:

@@ -14,6 +14,8 @@ TEST(OpenAiError, Bodies) {
             R"("code":"invalid_api_key"}})");
   EXPECT_EQ(openai_error_type(Code::kQueueFull), "rate_limit_error");
   EXPECT_EQ(openai_error_type(Code::kUnavailable), "server_error");
+  EXPECT_EQ(openai_error_type(Code::kUpstream), "server_error");
+  EXPECT_EQ(openai_error_type(Code::kConversationLocked), "invalid_request_error");
   EXPECT_EQ(openai_error_code(Code::kModelNotFound), "model_not_found");
   EXPECT_EQ(openai_error_code(Code::kContextLengthExceeded), "context_length_exceeded");
 }

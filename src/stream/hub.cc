@@ -11,10 +11,7 @@ namespace {
 // What a block costs to hold, near enough for a bound.
 std::uint64_t cost_of(const Block& block) {
   std::uint64_t bytes = sizeof(Block);
-  for (const v1::Event& event : block.events) {
-    bytes += sizeof(v1::Event) + event.text().size() +
-             4 * static_cast<std::uint64_t>(event.token_ids_size());
-  }
+  for (const v1::Event& event : block.events) bytes += event.SpaceUsedLong();
   return bytes;
 }
 
@@ -151,12 +148,17 @@ std::size_t Hub::detach(RequestId id, const Reader* reader) {
     evict();
     return 0;
   }
-  return log.seats.size();
+  return clients_of(log);
 }
 
 std::size_t Hub::readers(RequestId id) const {
   const auto at = logs_.find(id);
-  return at == logs_.end() ? 0 : at->second.seats.size();
+  return at == logs_.end() ? 0 : clients_of(at->second);
+}
+
+std::size_t Hub::clients_of(const Log& log) {
+  return static_cast<std::size_t>(std::count_if(
+      log.seats.begin(), log.seats.end(), [](const Seat& seat) { return !seat.reader->observes(); }));
 }
 
 void Hub::set_idle(RequestId id, Log& log) {

@@ -79,6 +79,8 @@ class Hub {
   void set_busy(Log& log);
   void evict();
   Log& log_of(RequestId id);
+  // Its readers but for those that only observe.
+  static std::size_t clients_of(const Log& log);
 
   const std::uint64_t ended_bytes_max_;
   std::unordered_map<RequestId, Log> logs_;

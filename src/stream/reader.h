@@ -40,6 +40,9 @@ class Reader {
   // The last call when the stream can't go on here (journal failed, server ends): the request is not
   // over, it can be read again from a healthy server.
   virtual void on_interrupted(const Error& error) = 0;
+  // It takes notes for the server itself: no client waits for it, so a request that has no other
+  // readers has nobody who reads it.
+  virtual bool observes() const { return false; }
 };
 
 }  // namespace waystation::stream
