@@ -1,0 +1,329 @@
+"""Responses, conversations and chat memory: what a client of the Responses API sees, also when the
+server is killed."""
+
+import concurrent.futures
+import time
+
+import pytest
+
+from harness import MODEL_FILE, MODEL, Stream, chat_body, scripted_text, wait_until
+
+ENDED = ("completed", "incomplete", "failed", "cancelled")
+needs_model = pytest.mark.skipif(not MODEL_FILE.exists(), reason="run 'make models' first")
+
+
+@pytest.fixture
+def server(servers):
+    return servers.start(scripted="tokens=40,interval-ms=10", workers=1)
+
+
+def ask(text="hello", model="scripted", **fields):
+    return {"model": model, "input": text, **fields}
+
+
+def respond(server, text="hello", headers=None, **fields):
+    reply = server.post("/v1/responses", ask(text, **fields), headers)
+    assert reply.status == 200, reply
+    return reply.json
+
+
+def stream(server, text="hello", headers=None, **fields):
+    return Stream(server, "POST", "/v1/responses", ask(text, stream=True, **fields), headers)
+
+
+def replay(server, response_id, after=None):
+    query = "" if after is None else f"&starting_after={after}"
+    return Stream(server, "GET", f"/v1/responses/{response_id}?stream=true{query}").wait_end()
+
+
+def get(server, response_id):
+    reply = server.get(f"/v1/responses/{response_id}")
+    assert reply.status == 200, reply
+    return reply.json
+
+
+def wait_ended(server, response_id, within_s=60):
+    def ended():
+        try:
+            response = get(server, response_id)
+        except OSError:
+            return None
+        return response if response["status"] in ENDED else None
+    return wait_until(ended, f"{response_id} to end", within_s)
+
+
+def text_of(response):
+    return "".join(part["text"] for item in response["output"] if item["type"] == "message"
+                   for part in item["content"])
+
+
+def items(server, conversation):
+    reply = server.get(f"/v1/conversations/{conversation}/items?order=asc&limit=100")
+    assert reply.status == 200, reply
+    return reply.json["data"]
+
+
+def said(listed):
+    return [(item["role"], item["content"][0]["text"]) for item in listed]
+
+
+# ---- one response --------------------------------------------------------------------------------
+
+
+def test_a_response_is_stored_and_read_back(server):
+    made = respond(server, metadata={"a": "b"})
+    assert made["status"] == "completed" and text_of(made) == scripted_text(40)
+    assert made["metadata"] == {"a": "b"}
+    assert get(server, made["id"]) == made
+    server.restart()
+    assert get(server, made["id"]) == made
+    assert server.get(f"/v1/requests/{made['id'].removeprefix('resp_')}").json["result"] == made
+
+
+def test_a_stream_is_the_same_when_read_again(server):
+    live = stream(server).wait_end()
+    types = [frame.event for frame in live.frames]
+    assert types[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                         "response.content_part.added"]
+    assert types[-4:] == ["response.output_text.done", "response.content_part.done",
+                          "response.output_item.done", "response.completed"]
+    assert [frame.json["sequence_number"] for frame in live.frames] == list(range(len(types)))
+    assert [frame.json["type"] for frame in live.frames] == types
+    assert b"[DONE]" not in live.raw and live.how_it_ended == "eof"
+    whole = live.frames[-1].json["response"]
+    assert "".join(frame.json["delta"] for frame in live.frames
+                   if frame.event == "response.output_text.delta") == text_of(whole)
+    assert get(server, whole["id"]) == whole
+    assert replay(server, whole["id"]).raw == live.raw
+    server.restart()
+    assert replay(server, whole["id"]).raw == live.raw
+    half = replay(server, whole["id"], after=9)
+    assert half.frames[0].json["sequence_number"] == 10
+    assert live.raw.endswith(half.raw)
+
+
+def test_what_is_not_stored_is_not_found(server):
+    made = respond(server, store=False)
+    assert made["status"] == "completed"
+    assert server.get(f"/v1/responses/{made['id']}").status == 404
+    wrong = server.post("/v1/responses", ask(previous_response_id=made["id"]))
+    assert wrong.status == 400 and wrong.error["param"] == "previous_response_id"
+
+
+def test_a_limit_makes_it_incomplete(server):
+    made = respond(server, max_output_tokens=3)
+    assert made["status"] == "incomplete"
+    assert made["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert text_of(made) == scripted_text(3)
+    assert made["usage"]["output_tokens"] == 3
+
+
+def test_deleting_a_running_one_ends_it(server):
+    live = stream(server, max_output_tokens=40).wait_frames(10)
+    response_id = live.frames[0].json["response"]["id"]
+    gone = server.request("DELETE", f"/v1/responses/{response_id}")
+    assert gone.status == 200 and gone.json == {"id": response_id, "object": "response",
+                                                "deleted": True}
+    live.wait_end()
+    assert live.frames[-1].event in ("response.failed", "response.completed")
+    assert server.get(f"/v1/responses/{response_id}").status == 404
+
+
+def test_a_client_that_leaves_takes_its_response_along(server):
+    live = stream(server).wait_frames(10)
+    response_id = live.frames[0].json["response"]["id"]
+    live.close()
+    assert wait_ended(server, response_id)["status"] == "cancelled"
+
+
+def test_same_key_same_response(server):
+    key = {"Idempotency-Key": "k"}
+    first = respond(server, headers=key)
+    assert respond(server, headers=key) == first
+    server.restart()
+    assert respond(server, headers=key) == first
+    assert get(server, first["id"]) == first
+    assert server.post("/v1/responses", ask("other"), key).status == 422
+
+
+def test_chains(server):
+    first = respond(server, "one")
+    second = respond(server, "two", previous_response_id=first["id"])
+    assert second["previous_response_id"] == first["id"]
+    server.restart()
+    third = respond(server, "three", previous_response_id=second["id"])
+    listed = server.get(f"/v1/responses/{third['id']}/input_items").json["data"]
+    assert said(listed) == [("user", "three")]
+    running = respond(server, "four", background=True)
+    wrong = server.post("/v1/responses", ask(previous_response_id=running["id"]))
+    assert wrong.status == 400 and "still running" in wrong.error["message"]
+
+
+# ---- background ----------------------------------------------------------------------------------
+
+
+def test_background_survives_kills(servers):
+    server = servers.start(scripted="tokens=120,interval-ms=20", workers=1)
+    made = [respond(server, f"job {n}", background=True) for n in range(4)]
+    assert {response["status"] for response in made} == {"queued"}
+    for _ in range(3):
+        time.sleep(0.4)  # lets some tokens become durable; nothing is waited for
+        server.restart()
+    for response in made:
+        ended = wait_ended(server, response["id"])
+        assert ended["status"] == "completed" and text_of(ended) == scripted_text(120)
+        assert ended["created_at"] == response["created_at"]
+
+
+def test_a_background_stream_is_left_and_found_again(server):
+    live = stream(server, background=True).wait_frames(12)
+    response_id = live.frames[0].json["response"]["id"]
+    assert [frame.event for frame in live.frames[:3]] == ["response.created", "response.queued",
+                                                         "response.in_progress"]
+    assert live.frames[0].json["response"]["status"] == "queued"
+    live.close()
+    seen = live.frames[-1].json["sequence_number"]
+    server.restart()
+    rest = replay(server, response_id, after=seen)
+    assert [frame.json["sequence_number"] for frame in rest.frames][0] == seen + 1
+    assert rest.frames[-1].event == "response.completed"
+    assert (b"".join(replay(server, response_id).raw.splitlines(True))
+            .endswith(rest.raw))
+
+
+def test_cancelling_is_idempotent_and_for_background_only(servers):
+    server = servers.start(scripted="tokens=2000,interval-ms=20", workers=1)
+    made = respond(server, background=True)
+    path = f"/v1/responses/{made['id']}/cancel"
+    first = server.post(path).json
+    assert first["status"] == "cancelled" and first["error"] is None
+    assert server.post(path).json == first == get(server, made["id"])
+    server.restart()
+    assert server.post(path).json == first
+    ended = replay(server, made["id"])
+    assert ended.frames[-1].event == "response.failed"
+    assert ended.frames[-1].json["response"] == first
+    live = stream(server).wait_frames(6)
+    response_id = live.frames[0].json["response"]["id"]
+    refused = server.post(f"/v1/responses/{response_id}/cancel")
+    assert refused.status == 400 and "background" in refused.error["message"]
+    live.close()
+    assert server.post("/v1/responses/resp_nothing/cancel").status == 404
+
+
+# ---- conversations -------------------------------------------------------------------------------
+
+
+def conversation(server, **fields):
+    reply = server.post("/v1/conversations", fields)
+    assert reply.status == 200, reply
+    return reply.json["id"]
+
+
+def test_turns_queued_at_once_stay_in_order_over_kills(servers):
+    server = servers.start(scripted="tokens=30,interval-ms=15", workers=1)
+    name = conversation(server)
+    made = [respond(server, f"turn {n}", conversation=name, background=True) for n in range(5)]
+    for _ in range(3):
+        time.sleep(0.5)  # lets some turns end; nothing is waited for
+        server.restart()
+    for response in made:
+        assert wait_ended(server, response["id"])["status"] == "completed"
+    expected = []
+    for n in range(5):
+        expected += [("user", f"turn {n}"), ("assistant", scripted_text(30))]
+    assert said(items(server, name)) == expected
+
+
+def test_items_are_there_as_soon_as_the_answer_is(server):
+    name = conversation(server)
+    for n in range(5):
+        respond(server, f"turn {n}", conversation=name, max_output_tokens=2)
+        assert len(items(server, name)) == 2 * (n + 1)
+
+
+def test_a_busy_conversation_can_be_refused(servers):
+    server = servers.start("--conversation-busy", "refuse", scripted="tokens=200,interval-ms=20",
+                           workers=1)
+    name = conversation(server)
+    live = stream(server, conversation=name).wait_frames(5)
+    refused = server.post("/v1/responses", ask(conversation=name))
+    assert refused.status == 400 and refused.error["code"] == "conversation_locked"
+    live.wait_end()
+    assert respond(server, conversation=name, max_output_tokens=2)["status"] == "incomplete"
+
+
+def test_a_deleted_conversation_is_gone(server):
+    name = conversation(server, items=[{"role": "user", "content": "x"}])
+    assert server.request("DELETE", f"/v1/conversations/{name}").json["deleted"] is True
+    assert server.get(f"/v1/conversations/{name}").status == 404
+    assert server.post("/v1/responses", ask(conversation=name)).status == 404
+
+
+def test_a_chat_keeps_its_turns(server):
+    headers = {"X-Conversation-Id": "my talk", "X-Conversation-Memory": "true"}
+    system = {"role": "system", "content": "be kind"}
+    body = chat_body("one", max_tokens=2)
+    body["messages"].insert(0, system)
+    assert server.post("/v1/chat/completions", body, headers).status == 200
+    server.restart()
+    assert server.chat("two", headers=headers, max_tokens=3).status == 200
+    assert said(items(server, "my%20talk")) == [
+        ("system", "be kind"), ("user", "one"), ("assistant", scripted_text(2)),
+        ("user", "two"), ("assistant", scripted_text(3))]
+    refused = server.chat("x", headers={"X-Conversation-Memory": "true"})
+    assert refused.status == 400
+
+
+# ---- tenants -------------------------------------------------------------------------------------
+
+
+def test_nothing_is_seen_by_another_tenant(servers, tmp_path):
+    from harness import run
+    keys = tmp_path / "keys"
+    made = {}
+    for tenant in ("a", "b"):
+        code, out, err = run("keys", "add", keys, "--tenant", tenant)
+        assert code == 0, err
+        made[tenant] = out.strip().split()[-1]
+    server = servers.make("--api-key-file", keys, scripted="tokens=5,interval-ms=1", workers=1,
+                          api_key=made["a"])
+    server.start()
+    response = respond(server)
+    name = conversation(server)
+    server.api_key = made["b"]
+    for method, path in (("GET", ""), ("GET", "?stream=true"), ("DELETE", ""),
+                         ("GET", "/input_items"), ("POST", "/cancel")):
+        assert server.request(method, f"/v1/responses/{response['id']}{path}").status == 404
+    assert server.post("/v1/responses",
+                       ask(previous_response_id=response["id"])).status == 400
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/items")):
+        assert server.request(method, f"/v1/conversations/{name}{path}").status == 404
+    assert server.post("/v1/responses", ask(conversation=name)).status == 404
+    reference = {"type": "item_reference", "id": response["output"][0]["id"]}
+    assert server.post("/v1/responses", ask([reference])).status == 400
+    server.api_key = made["a"]
+    assert get(server, response["id"]) == response
+
+
+# ---- the real model ------------------------------------------------------------------------------
+
+
+@needs_model
+def test_the_real_model_goes_on_in_the_background(servers):
+    server = servers.start("--threads", 1, models=[MODEL_FILE], workers=1)
+    fields = {"model": MODEL, "temperature": 0, "max_output_tokens": 48}
+    undisturbed = respond(server, "Tell me about the sea.", **fields)
+    made = respond(server, "Tell me about the sea.", background=True, **fields)
+    live = Stream(server, "GET", f"/v1/responses/{made['id']}?stream=true").wait_frames(12)
+    server.restart()
+    live.close()
+    ended = wait_ended(server, made["id"])
+    assert ended["status"] == undisturbed["status"]
+    assert ended["usage"]["output_tokens"] == undisturbed["usage"]["output_tokens"]
+    whole = replay(server, made["id"])
+    assert whole.frames[-1].json["response"] == ended
+    assert whole.raw.startswith(live.raw[:live.raw.rfind(b"\n\n") + 2])
+    # Another turn hears the first.
+    second = respond(server, "And the sky?", previous_response_id=ended["id"], **fields)
+    assert second["usage"]["input_tokens"] > ended["usage"]["total_tokens"] - 8
