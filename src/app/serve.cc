@@ -13,6 +13,7 @@
 #include <sstream>
 #include <thread>
 
+#include "app/application_data.h"
 #include "app/commands.h"
 #include "app/paths.h"
 #include "app/serve_options.h"
@@ -26,6 +27,8 @@
 #include "journal/memory_journal.h"
 #include "journal/posix_file_system.h"
 #include "link/grpc/grpc_server.h"
+#include "link/transport_mux.h"
+#include "upstream/pool.h"
 #include "watch/prometheus_meter.h"
 #include "worker/signals.h"
 #include "worker/supervisor.h"
@@ -140,7 +143,25 @@ broker::Config broker_config(const ServeOptions& options, const std::string& joi
   config.version = WAYSTATION_VERSION;
   for (const ModelFile& model : models) config.expected_models.push_back(model.name);
   if (!scripted.empty()) config.expected_models.push_back(scripted);
+  for (const upstream::Options& upstream : options.upstreams) {
+    for (const upstream::ModelRoute& model : upstream.models) {
+      config.expected_models.push_back(model.name);
+    }
+  }
+  config.fallbacks = options.fallback;
   return config;
+}
+
+front::Options front_options_of(const ServeOptions& options, const front::Listen& listen) {
+  front::Options front;
+  front.listen = listen;
+  front.body_bytes_max = options.body_bytes_max;
+  front.file_bytes_max = options.file_bytes_max;
+  front.connections_max = options.connections_max;
+  front.cors_origins = options.cors_origins;
+  front.cache = options.cache == "on";
+  front.cache_ttl_ms = static_cast<std::int64_t>(options.cache_ttl_seconds * 1000);
+  return front;
 }
 
 Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
@@ -183,7 +204,8 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
   };
   for (const ModelFile& model : models) {
     for (int i = 0; i < options.workers; ++i) {
-      add({"--model", model.path, "--model-name", model.name, "--threads", std::to_string(threads),
+      add({model.embeds ? "--embed-model" : "--model", model.path, "--model-name", model.name,
+           "--threads", std::to_string(threads),
            "--slots", std::to_string(options.slots), "--context", std::to_string(options.context)});
     }
   }
@@ -196,7 +218,7 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
 // Ends in the order in which the parts need each other; see docs/ARCHITECTURE.md.
 void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread& loop,
                front::Server& front, std::unique_ptr<worker::Supervisor>& supervisor,
-               link::GrpcLinkServer& link) {
+               link::GrpcLinkServer& link, upstream::Pool& upstreams, ApplicationData& data) {
   using std::chrono::steady_clock;
   const auto until = steady_clock::now() + std::chrono::seconds(options.grace_seconds);
   WS_LOG(info, "draining grace_s={}", options.grace_seconds);
@@ -204,10 +226,13 @@ void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread
   while (!broker.drained() && steady_clock::now() < until) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
+  data.stop_batches();
   loop.stop();
   front.stop(1000);
+  data.stop_store();
   if (supervisor) supervisor->stop(1000);
   link.stop();
+  upstreams.stop();
   WS_LOG(info, "ended");
 }
 
@@ -242,22 +267,28 @@ int run_serve(const ServeOptions& options) {
   journal::PosixFileSystem files;
   auto journal = open_journal(options, files, meter, broker.journal_callbacks());
   if (!journal) return fail(journal.error());
+  auto data = ApplicationData::open(options, background, clock);  // after the journal has the folder
+  if (!data) return fail(data.error());
+  broker.set_composer(data->composer());
   const BackgroundEnd background_end{background};
   std::vector<std::string> link_addresses{"unix:" + *socket};
   if (!options.link_listen.empty()) link_addresses.push_back(options.link_listen);
+  link::TransportMux workers(broker);  // outlives the transports, which tell it of their end
   link::GrpcLinkServer link({.addresses = link_addresses,
                              .tls = {options.link_cert, options.link_key, options.link_ca}});
-  if (const Status started = broker.start(**journal, link); !started) return fail(started.error());
+  auto upstreams = upstream::make_pool({options.upstreams, WAYSTATION_VERSION}, clock, meter);
+  if (!upstreams) return fail(upstreams.error());
+  link::ServerEvents& link_events = workers.add(link);
+  link::ServerEvents& upstream_events = workers.add(**upstreams);
+  if (const Status started = broker.start(**journal, workers); !started) return fail(started.error());
   BrokerThread loop(broker);
-  if (const Status started = link.start(broker); !started) return fail(started.error());
+  if (const Status started = link.start(link_events); !started) return fail(started.error());
+  (*upstreams)->start(upstream_events);
+  if (const Status started = data->start(broker, clock, meter); !started) return fail(started.error());
 
-  front::Options front_options;
-  front_options.listen = *listen;
-  front_options.body_bytes_max = options.body_bytes_max;
-  front_options.connections_max = options.connections_max;
-  front_options.cors_origins = options.cors_origins;
-  front::Server front(front_options, broker, secrets->keys ? &*secrets->keys : nullptr,
-                      [&meter] { return meter.render(); }, clock, meter);
+  front::Server front(front_options_of(options, *listen), broker,
+                      secrets->keys ? &*secrets->keys : nullptr,
+                      [&meter] { return meter.render(); }, clock, meter, data->parts());
   const auto port = front.start();
   if (!port) return fail(port.error());
   const std::string host = listen->host.find(':') == std::string::npos ? listen->host
@@ -277,12 +308,12 @@ int run_serve(const ServeOptions& options) {
     auto started = worker::Supervisor::start(supervised, meter);
     if (!started) return fail(started.error());
     supervisor = std::move(*started);
-  } else {
+  } else if (options.upstreams.empty()) {
     WS_LOG(warn, "no local worker: give a model with --model FILE.gguf ('make models' fetches a small one)");
   }
 
   const int status = end.wait();
-  shut_down(options, broker, loop, front, supervisor, link);
+  shut_down(options, broker, loop, front, supervisor, link, **upstreams, *data);
   return status;
 }
 
@@ -290,54 +321,19 @@ int run_serve(const ServeOptions& options) {
 
 Run add_serve(CLI::App& parser) {
   auto options = std::make_shared<ServeOptions>();
-  ServeOptions& o = *options;
-  parser.add_option("--listen", o.listen, "Address for HTTP; loopback unless there are API keys")
-      ->capture_default_str();
-  parser.add_option("--data", o.data, "Folder for the journal")->capture_default_str();
-  parser.add_option("--model", o.models, "Model to serve: FILE.gguf or NAME=FILE.gguf (repeatable)");
-  parser.add_option("--workers", o.workers, "Local workers for each model")
-      ->capture_default_str()->check(CLI::Range(0, 256));
-  parser.add_option("--slots", o.slots, "Requests at once in one local worker")
-      ->capture_default_str()->check(CLI::Range(1, 1024));
-  parser.add_option("--context", o.context, "Tokens per slot, prompt and answer together; 0: all that the model can")
-      ->capture_default_str();
-  parser.add_option("--threads", o.threads, "Threads that all local workers share; 0: all cores")
-      ->capture_default_str()->check(CLI::Range(0, 4096));
-  auto* scripted = parser.add_option("--scripted", o.scripted,
-                    "Serve the scripted engine, for tests and load: \"tokens=64,interval-ms=20\"");
-  parser.add_option("--api-key-file", o.api_key_file, "API keys (see: waystation keys)");
-  parser.add_option("--link-listen", o.link_listen, "Take remote workers at HOST:PORT");
-  parser.add_option("--join-token-file", o.join_token_file, "Secret that remote workers must know");
-  parser.add_option("--link-cert", o.link_cert, "TLS certificate for --link-listen (PEM)");
-  parser.add_option("--link-key", o.link_key, "TLS key for --link-listen (PEM)");
-  parser.add_option("--link-ca", o.link_ca, "Authority that remote workers' certificates must have");
-  parser.add_option("--durability", o.durability, "disk: synced; os: written; none: memory only")
-      ->capture_default_str()->check(CLI::IsMember({"disk", "os", "none"}));
-  parser.add_option("--queue-max", o.queue_max, "Requests queued and running at most")
-      ->capture_default_str();
-  parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")->capture_default_str();
-  parser.add_option("--connections-max", o.connections_max, "Open HTTP connections at most")
-      ->capture_default_str();
-  parser.add_option("--journal-bytes-max", o.journal_bytes_max,
-                    "Above this size the oldest ended requests are forgotten")->capture_default_str();
-  parser.add_option("--segment-bytes", o.segment_bytes, "Size of one journal file")
-      ->capture_default_str()->check(CLI::Range(std::uint64_t{64} << 10, std::uint64_t{1} << 30));
-  parser.add_option("--retain-hours", o.retain_hours, "Ended requests are kept this long")
-      ->capture_default_str();
-  parser.add_option("--idempotency-ttl-hours", o.idempotency_ttl_hours, "An Idempotency-Key binds this long")
-      ->capture_default_str();
-  parser.add_option("--cors-origin", o.cors_origins, "Origin that browsers may call from (repeatable)");
-  parser.add_option("--grace-seconds", o.grace_seconds, "On SIGTERM, wait this long for running answers")
-      ->capture_default_str();
-  parser.add_option("--log-level", o.log_level, "debug, info, warn, error or off")->capture_default_str();
+  add_serve_options(parser, *options);
   parser.footer(
       "Examples:\n"
       "  waystation serve                                   the small model of 'make models'\n"
       "  waystation serve --model a.gguf --model b.gguf --workers 2\n"
       "  waystation serve --scripted tokens=64,interval-ms=20 --workers 4\n"
+      "  waystation serve --upstream https://api.example.com/v1 --upstream-model big --upstream-key-env KEY\n"
+      "  waystation serve --config docs/waystation.toml\n"
       "  waystation serve --listen 0.0.0.0:8080 --api-key-file keys");
-  return [options, scripted] {
-    options->scripted_given = scripted->count() > 0;
+  return [options, &parser] {
+    if (const Status finished = finish_serve_options(parser, *options); !finished) {
+      return fail(finished.error());
+    }
     return run_serve(*options);
   };
 }

@@ -1,11 +1,14 @@
 // What `waystation serve` can be told, as plain values.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "upstream/options.h"
 
 namespace waystation::app {
 
@@ -13,6 +16,7 @@ struct ServeOptions {
   std::string listen = "127.0.0.1:8080";
   std::string data = "data";
   std::vector<std::string> models;     // "FILE.gguf" or "NAME=FILE.gguf"
+  std::vector<std::string> embed_models;  // the same, for embeddings
   std::string scripted;                // "": no scripted workers
   bool scripted_given = false;
   int workers = 1;                     // local ones for each model
@@ -28,20 +32,40 @@ struct ServeOptions {
   std::string durability = "disk";
   std::uint64_t queue_max = 10'000;
   std::uint64_t body_bytes_max = 4u << 20;
+  std::uint64_t file_bytes_max = 200u << 20;   // of one uploaded file
+  std::uint64_t store_bytes_max = 20ull << 30;  // of all of them
+  double batch_hours = 24;             // what a batch hasn't done by then expires
   std::uint64_t journal_bytes_max = 8ull << 30;
   std::uint64_t segment_bytes = 32u << 20;
   double retain_hours = 24;
   double idempotency_ttl_hours = 24;
+  double response_days = 30;           // stored responses are kept this long
+  std::string conversation_busy = "queue";  // or "refuse": a turn of one that has one in flight
+  std::string cache = "on";            // answers of deterministic requests are given again
+  double cache_ttl_seconds = 3600;
   int connections_max = 10'000;
   std::vector<std::string> cors_origins;
   int grace_seconds = 10;
   std::string log_level = "info";
+
+  std::string config;                  // "": no configuration file
+  std::vector<upstream::Options> upstreams;  // with their keys
+  // Who answers for a model when nobody serves it: other models, in order of preference.
+  std::map<std::string, std::vector<std::string>> fallback;
 };
+
+// Adds every option of `serve` to its command line. `options` outlives the parser.
+void add_serve_options(CLI::App& parser, ServeOptions& options);
+
+// After the command line was parsed: the configuration file, where one was named (flags win over
+// it), and the upstreams. Errors: kInvalidArgument, kNotFound, with the file's line.
+Status finish_serve_options(CLI::App& parser, ServeOptions& options);
 
 // One model file and how it is called.
 struct ModelFile {
   std::string name;
   std::string path;
+  bool embeds = false;  // makes embeddings instead of answers
 };
 
 // The models to serve: as given, or the small one of `make models` when nothing was said and it is

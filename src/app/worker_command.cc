@@ -7,6 +7,7 @@
 #include "app/commands.h"
 #include "app/paths.h"
 #include "base/log.h"
+#include "engine/llama/embedding_engine.h"
 #include "engine/llama/llama_engine.h"
 #include "engine/scripted/scripted_engine.h"
 #include "link/grpc/grpc_client.h"
@@ -19,6 +20,7 @@ namespace {
 struct WorkerCommand {
   std::string connect;
   std::string model;
+  std::string embed_model;
   std::string model_name;
   std::string scripted;
   bool scripted_given = false;
@@ -40,14 +42,15 @@ Result<std::unique_ptr<engine::Engine>> make_engine(const WorkerCommand& command
     return engine::make_scripted_engine(*options, clock);
   }
   engine::LlamaOptions options;
-  options.model_file = command.model;
+  const bool embeds = !command.embed_model.empty();
+  options.model_file = embeds ? command.embed_model : command.model;
   options.model_id = command.model_name;
   options.slots = command.slots;
   options.context_tokens = command.context;
   options.threads = command.threads > 0 ? static_cast<std::uint32_t>(command.threads)
                                         : std::max(1u, std::thread::hardware_concurrency());
   options.cache_dir = cache_folder();
-  return engine::open_llama_engine(options);
+  return embeds ? engine::open_embedding_engine(options) : engine::open_llama_engine(options);
 }
 
 int run_worker_command(const WorkerCommand& command) {
@@ -57,8 +60,12 @@ int run_worker_command(const WorkerCommand& command) {
       return fail(alive.error());
     }
   }
-  if (command.model.empty() != command.scripted_given) {
-    return fail(Error{Code::kInvalidArgument, "give either --model FILE.gguf or --scripted SPEC"});
+  const int engines = int{!command.model.empty()} + int{!command.embed_model.empty()} +
+                      int{command.scripted_given};
+  if (engines != 1) {
+    return fail(Error{Code::kInvalidArgument, "give one of --model FILE.gguf, --embed-model FILE.gguf "
+                                              "and --scripted SPEC; for several models start several "
+                                              "workers"});
   }
   worker::WorkerOptions options;
   if (!command.join_token_file.empty()) {
@@ -96,6 +103,7 @@ Run add_worker(CLI::App& parser) {
   WorkerCommand& c = *command;
   parser.add_option("--connect", c.connect, "The server: unix:PATH or HOST:PORT")->required();
   parser.add_option("--model", c.model, "Model to run: FILE.gguf");
+  parser.add_option("--embed-model", c.embed_model, "Model to make embeddings with: FILE.gguf");
   parser.add_option("--model-name", c.model_name, "How clients call it; default: the file's name");
   auto* scripted = parser.add_option("--scripted", c.scripted,
                                      "Run the scripted engine: \"tokens=64,interval-ms=20\"");

@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""What a gateway costs: an instant upstream called directly, through nginx, and through Waystation
+with every request on the disk before it is answered.
+
+    bench/gateway.py [--bin build/release/waystation] [--runs 7] [--seconds 3] [--out FILE.json]
+
+The upstream is nginx with a fixed reply. All three are driven by the same wrk with the same request, by
+turns, so that what else the machine does falls on all alike. Needs wrk and nginx:
+apt-get install wrk nginx-light
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CONNECTIONS = (1, 16)
+MODEL = "instant"
+REPLY = json.dumps({
+    "id": "chatcmpl-1", "object": "chat.completion", "created": 1700000000, "model": MODEL,
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello! How can I help?"},
+                 "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 7, "total_tokens": 16}},
+    separators=(",", ":"))
+REQUEST = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Say hello."}]},
+                     separators=(",", ":"))
+
+NGINX = """
+worker_processes 1;
+pid {folder}/{name}.pid;
+error_log {folder}/{name}.err;
+daemon off;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {folder}/{name}-body;
+  proxy_temp_path {folder}/{name}-proxy;
+  fastcgi_temp_path {folder}/{name}-f;
+  uwsgi_temp_path {folder}/{name}-u;
+  scgi_temp_path {folder}/{name}-s;
+  default_type application/json;
+  {extra}
+  server {{ listen 127.0.0.1:{port}; {server} }}
+}}
+"""
+
+WRK_SCRIPT = """
+wrk.method = "POST"
+wrk.body = '{body}'
+wrk.headers["Content-Type"] = "application/json"
+done = function(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format('RESULT {{"median_us":%d,"p99_us":%d,"requests":%d,"duration_us":%d,"errors":%d}}\\n',
+    latency:percentile(50), latency:percentile(99), summary.requests, summary.duration,
+    e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url, within_s=20):
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"gateway: {url} doesn't answer: {error}")
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def process(command, log):
+    with open(log, "wb") as out:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    try:
+        yield child
+    finally:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def nginx(stack, folder, name, port, server, extra=""):
+    path = folder / f"{name}.conf"
+    path.write_text(NGINX.format(folder=folder, name=name, port=port, server=server, extra=extra))
+    stack.enter_context(process([shutil.which("nginx") or "/usr/sbin/nginx", "-c", str(path), "-p",
+                                 str(folder), "-e", str(folder / f"{name}.err")],
+                                folder / f"{name}.log"))
+    wait_for(f"http://127.0.0.1:{port}/v1/models")
+
+
+def start_all(stack, folder, binary):
+    """The three, ready: {name: port}."""
+    ports = {name: free_port() for name in ("direct", "nginx", "waystation")}
+    nginx(stack, folder, "direct", ports["direct"],
+          "location = /v1/models { return 200 '{\"object\":\"list\",\"data\":[]}'; } "
+          f"location = /v1/chat/completions {{ return 200 '{REPLY}'; }}")
+    nginx(stack, folder, "proxy", ports["nginx"],
+          "location / { proxy_pass http://up; proxy_http_version 1.1; "
+          'proxy_set_header Connection ""; }',
+          f"upstream up {{ server 127.0.0.1:{ports['direct']}; keepalive 64; "
+          "keepalive_requests 1000000000; }")
+    stack.enter_context(process(
+        [binary, "serve", "--listen", f"127.0.0.1:{ports['waystation']}", "--data",
+         str(folder / "data"), "--upstream", f"http://127.0.0.1:{ports['direct']}/v1",
+         "--upstream-model", MODEL, "--log-level", "warn"], folder / "waystation.log"))
+    wait_for(f"http://127.0.0.1:{ports['waystation']}/readyz")
+    return ports
+
+
+def load(port, connections, seconds, script):
+    done = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script),
+                           f"http://127.0.0.1:{port}/v1/chat/completions"],
+                          capture_output=True, text=True, check=False)
+    match = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
+    if not match:
+        sys.exit(f"gateway: wrk failed:\n{done.stdout}{done.stderr}")
+    result = json.loads(match[1])
+    return {"median_ms": result["median_us"] / 1000, "p99_ms": result["p99_us"] / 1000,
+            "per_s": result["requests"] / (result["duration_us"] / 1e6), "errors": result["errors"]}
+
+
+def sync_ms(folder, seconds=1.0):
+    """The median time of one fdatasync after 1 KiB was written into a file that has its size already,
+    as the journal does."""
+    path = folder / "sync"
+    with open(path, "wb", buffering=0) as file:
+        file.write(bytes(16 << 20))
+        os.fsync(file.fileno())
+        times, at, block = [], 0, os.urandom(1024)
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            os.pwrite(file.fileno(), block, at)
+            at = (at + 1024) % (16 << 20)
+            began = time.monotonic()
+            os.fdatasync(file.fileno())
+            times.append((time.monotonic() - began) * 1000)
+    path.unlink()
+    return statistics.median(times)
+
+
+def first_line(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ((done.stdout + done.stderr).strip().splitlines() or ["?"])[0]
+
+
+def machine():
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Linux {platform.release()}"
+
+
+def measure(ports, runs, seconds, script, folder):
+    results = {(name, count): [] for name in ports for count in CONNECTIONS}
+    syncs = []
+    for run in range(runs):
+        syncs.append(sync_ms(folder))
+        for count in CONNECTIONS:
+            for name, port in ports.items():
+                results[name, count].append(load(port, count, seconds, script))
+        print(f"run {run + 1} of {runs}: fdatasync {syncs[-1]:.3f} ms, " + ", ".join(
+            f"{name}/{count} {results[name, count][-1]['median_ms']:.3f} ms "
+            f"{results[name, count][-1]['per_s']:.0f}/s"
+            for name, count in results), file=sys.stderr, flush=True)
+    return results, syncs
+
+
+def summarise(results, syncs):
+    middle = {key: {what: statistics.median(run[what] for run in all_runs)
+                    for what in ("median_ms", "p99_ms", "per_s")} |
+              {"errors": sum(run["errors"] for run in all_runs)}
+              for key, all_runs in results.items()}
+    sync = statistics.median(syncs)
+    added = middle["waystation", 1]["median_ms"] - middle["direct", 1]["median_ms"]
+    return {"sync_ms": sync, "added_ms": added, "bar_added_ms": 2 * sync + 0.10,
+            "per_s_16": middle["waystation", 16]["per_s"], "bar_per_s_16": 15_000,
+            "rows": [{"what": name, "connections": count, **middle[name, count]}
+                     for name, count in middle]}
+
+
+def show(summary, binary):
+    names = {"direct": "direct", "nginx": "nginx as a proxy", "waystation": "Waystation, fsync on"}
+    print(f"\n{machine()}; {first_line(['nginx', '-v'])}; {first_line(['wrk', '-v'])}; "
+          f"waystation {first_line([binary, '--version'])}")
+    print(f"fdatasync after 1 KiB: {summary['sync_ms']:.3f} ms (median)\n")
+    print("| | connections | median ms | p99 ms | requests/s | errors |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in summary["rows"]:
+        print(f"| {names[row['what']]} | {row['connections']} | {row['median_ms']:.3f} | "
+              f"{row['p99_ms']:.3f} | {row['per_s']:,.0f} | {row['errors']} |")
+    print(f"\nadded at 1 connection: {summary['added_ms']:.3f} ms "
+          f"(bar {summary['bar_added_ms']:.3f} = 2 x fdatasync + 0.10); "
+          f"at 16: {summary['per_s_16']:,.0f}/s (bar {summary['bar_per_s_16']:,})")
+    print("Equal for all: the upstream (one nginx worker, fixed reply), the request, wrk with one thread, kept\n"
+          "connections, the machine with everything on it. Only Waystation writes to the disk.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bin", default=str(ROOT / "build/release/waystation"))
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--folder", default=str(ROOT / "build"), help="on the disk to measure")
+    parser.add_argument("--out", help="write the numbers as JSON")
+    options = parser.parse_args()
+    for tool in ("wrk", "nginx"):
+        if shutil.which(tool) is None and not pathlib.Path("/usr/sbin", tool).exists():
+            sys.exit(f"gateway: {tool} is missing: apt-get install wrk nginx-light")
+    os.environ["PATH"] += ":/usr/sbin"
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="gateway-") as made:
+        folder = pathlib.Path(made)
+        script = folder / "post.lua"
+        script.write_text(WRK_SCRIPT.format(body=REQUEST))
+        with contextlib.ExitStack() as stack:
+            ports = start_all(stack, folder, options.bin)
+            for port in ports.values():  # warm up
+                load(port, 16, 1, script)
+            results, syncs = measure(ports, options.runs, options.seconds, script, folder)
+    summary = summarise(results, syncs)
+    show(summary, options.bin)
+    if options.out:
+        pathlib.Path(options.out).write_text(json.dumps(summary, indent=1) + "\n")
+    return 1 if any(row["errors"] for row in summary["rows"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
