@@ -18,6 +18,7 @@ export CCACHE_MAXSIZE ?= 5G
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 JOBS ?= $(shell nproc)
+CLIENTS ?= 1
 
 VENV := $(WAYSTATION_CACHE)/venv
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -80,6 +81,11 @@ setup-python:
 	  echo "$$want" >"$(VENV)/stamp"
 	fi
 
+# CLIENTS=0 does without the clients of other people that `make test` runs.
+.PHONY: setup-clients
+setup-clients: setup-python
+	@[[ "$(CLIENTS)" == 0 ]] || tests/clients/setup >/dev/null
+
 .PHONY: setup-llama
 setup-llama: setup-python
 	@$(WITH_VENV) WAYSTATION_JOBS=$(JOBS) tools/build_llama.sh >/dev/null
@@ -118,7 +124,7 @@ chat: ## talk to the server that `make run` started
 	exec $(BIN) chat --url http://$(LISTEN)
 
 .PHONY: test
-test: setup build ## everything that CI checks; the last line counts it
+test: setup setup-clients build ## everything that CI checks; the last line counts it
 	@$(VENV)/bin/python tests/run_all.py --build build/release
 
 .PHONY: check-asan
