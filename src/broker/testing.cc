@@ -3,6 +3,15 @@
 #include "base/check.h"
 
 namespace waystation::broker::testing {
+namespace {
+
+// Where the broker's answer goes. It may come long after the question's function has returned.
+template <typename T>
+std::shared_ptr<Result<T>> no_answer() {
+  return std::make_shared<Result<T>>(Error{Code::kInternal, "not answered"});
+}
+
+}  // namespace
 
 bool TestReader::on_block(stream::BlockPtr block) {
   CHECK(block->first == next);  // no gap, no repetition
@@ -124,24 +133,24 @@ Result<Submitted> Station::submit(const std::string& model, const std::string& c
   submission.envelope.set_data("{}");
   submission.reader = std::move(reader);
   submission.detached = detached;
-  Result<Submitted> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->submit(std::move(submission), [&](Result<Submitted> got) { result = got; }));
+  const auto answer = no_answer<Submitted>();
+  CHECK(broker->submit(std::move(submission), [answer](Result<Submitted> got) { *answer = got; }));
   settle();
-  return result;
+  return *answer;
 }
 
 Result<RequestView> Station::get(RequestId id, const std::string& tenant) {
-  Result<RequestView> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->get(tenant, id, [&](Result<RequestView> got) { result = got; }));
+  const auto answer = no_answer<RequestView>();
+  CHECK(broker->get(tenant, id, [answer](Result<RequestView> got) { *answer = got; }));
   settle();
-  return result;
+  return *answer;
 }
 
 Result<RequestView> Station::cancel(RequestId id) {
-  Result<RequestView> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->cancel("default", id, [&](Result<RequestView> got) { result = got; }));
+  const auto answer = no_answer<RequestView>();
+  CHECK(broker->cancel("default", id, [answer](Result<RequestView> got) { *answer = got; }));
   settle();
-  return result;
+  return *answer;
 }
 
 std::shared_ptr<TestReader> Station::attach(RequestId id, Sequence from) {
