@@ -197,13 +197,9 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
 void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread& loop,
                front::Server& front, std::unique_ptr<worker::Supervisor>& supervisor,
                link::GrpcLinkServer& link) {
-  using std::chrono::steady_clock;
-  const auto until = steady_clock::now() + std::chrono::seconds(options.grace_seconds);
   WS_LOG(info, "draining grace_s={}", options.grace_seconds);
   broker.drain();
-  while (!broker.drained() && steady_clock::now() < until) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  broker.wait_drained(std::chrono::seconds(options.grace_seconds));
   loop.stop();
   front.stop(1000);
   if (supervisor) supervisor->stop(1000);
@@ -255,6 +251,9 @@ int run_serve(const ServeOptions& options) {
   front_options.listen = *listen;
   front_options.body_bytes_max = options.body_bytes_max;
   front_options.connections_max = options.connections_max;
+  front_options.header_timeout_ms = options.header_timeout_ms;
+  front_options.body_timeout_ms = options.body_timeout_ms;
+  front_options.idle_timeout_ms = options.idle_timeout_ms;
   front_options.cors_origins = options.cors_origins;
   front::Server front(front_options, broker, secrets->keys ? &*secrets->keys : nullptr,
                       [&meter] { return meter.render(); }, clock, meter);
@@ -318,6 +317,13 @@ Run add_serve(CLI::App& parser) {
   parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")->capture_default_str();
   parser.add_option("--connections-max", o.connections_max, "Open HTTP connections at most")
       ->capture_default_str();
+  const CLI::Range milliseconds(1, 24 * 3600 * 1000);
+  parser.add_option("--header-timeout-ms", o.header_timeout_ms, "A request's header must come within this")
+      ->capture_default_str()->check(milliseconds);
+  parser.add_option("--body-timeout-ms", o.body_timeout_ms, "And its body within this")
+      ->capture_default_str()->check(milliseconds);
+  parser.add_option("--idle-timeout-ms", o.idle_timeout_ms, "Connections without a request are closed after this")
+      ->capture_default_str()->check(milliseconds);
   parser.add_option("--journal-bytes-max", o.journal_bytes_max,
                     "Above this size the oldest ended requests are forgotten")->capture_default_str();
   parser.add_option("--segment-bytes", o.segment_bytes, "Size of one journal file")
