@@ -137,7 +137,7 @@ def main():
         if "rules" in parts:
             print("== include rules, tools", flush=True)
             run_pytest("rules", ["tests/include_rules_test.py", "tools/fetch_test.py"], environment,
-                       tally, scratch, ["-q"])
+                       tally, scratch, ["-q", "--timeout=120"])
         if "e2e" in parts:
             print("== end to end", flush=True)
             run_pytest("e2e", ["tests/e2e"], environment, tally, scratch,

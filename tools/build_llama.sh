@@ -5,10 +5,10 @@
 #   build_llama.sh --print-prefix   only print where it is, or would be
 #
 # The prefix is ~/.cache/waystation/llama/<key>/ ($WAYSTATION_CACHE overrides the first part). The key
-# names the version and a hash of everything that shapes the binary: source, patch, compiler, and the
-# instruction sets that the compiler finds on this CPU. A machine with another CPU therefore builds
-# again instead of stopping at an illegal instruction. The file `stamp` is written last: a prefix
-# without it is unfinished. Nothing here needs the network once the source is in the cache.
+# names the version and a hash of everything that shapes the binary: source, edit, options,
+# compiler, and the instruction sets that the compiler finds on this CPU. A machine with another CPU
+# therefore builds again instead of stopping at an illegal instruction. The file `stamp` is written last: a
+# prefix without it is unfinished. Nothing here needs the network once the source is in the cache.
 set -euo pipefail
 
 tools=$(cd "$(dirname "$0")" && pwd)
@@ -36,6 +36,12 @@ options=(
     ${WAYSTATION_LLAMA_OPTIONS:-}
 )
 
+# The one edit to the source (docs/adr/0004): attention looks at cells in steps of 32, not 256. Without
+# flash attention every cell of a step costs, used or not.
+edit_file=src/llama-kv-cache.cpp
+edit_from='std::max(n_pad, 256u)'
+edit_to='std::max(n_pad, 32u)'
+
 pin() { # the pin's field $1 of llama.cpp's source
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["llama-source"][sys.argv[2]])' \
         "$tools/pins.json" "$1"
@@ -50,9 +56,9 @@ instruction_sets() {
 
 file=$(pin file)
 source_sha=$(pin sha256)
-patch_sha=$(sha256sum <"$tools/llama.patch" | cut -c1-12)
+edit="$edit_file: $edit_from -> $edit_to"
 key=$({
-    echo "$source_sha $patch_sha"
+    echo "$source_sha $edit"
     "$cc" --version | head -n 1
     "$cxx" --version | head -n 1
     instruction_sets
@@ -75,16 +81,40 @@ esac
 
 say() { echo "build_llama: $*" >&2; }
 
-for tool in cmake ninja patch "$cc" "$cxx" python3; do
+for tool in cmake ninja "$cc" "$cxx" python3; do
     command -v "$tool" >/dev/null || {
         say "$tool is missing: install it, or run 'make setup'"
         exit 1
     }
 done
 
+# In a tree of its own beside the real one, so that what the last run left half done doesn't count.
+unpack() { # unpack ARCHIVE FOLDER
+    local found
+    rm -rf "$2" "$2.part"
+    mkdir -p "$2.part"
+    # Only what is compiled: the archive also holds test models and Git data.
+    tar -xzf "$1" -C "$2.part" --strip-components=3 --no-same-owner --exclude='*/.git' \
+        --exclude='*/models/*.gguf' "${file%.tar.gz}/vendor/llama.cpp"
+    found=$(grep -oF "$edit_from" "$2.part/$edit_file" | wc -l) || true
+    if [ "$found" != 1 ]; then
+        say "the edit '$edit' fits $found places of this source, not 1: look where the code went," \
+            "change the edit in tools/build_llama.sh, and run the engine's tests"
+        return 1
+    fi
+    python3 - "$2.part/$edit_file" "$edit_from" "$edit_to" <<'END'
+import pathlib, sys
+path = pathlib.Path(sys.argv[1])
+path.write_bytes(path.read_bytes().replace(sys.argv[2].encode(), sys.argv[3].encode()))
+END
+    echo "$edit" >"$2.part/.edited"
+    mv "$2.part" "$2"
+}
+
 mkdir -p "$cache/llama"
-exec 9>"$prefix.lock"
-flock 9 # two builds of one key take turns; the second finds the first one's result
+# Builds take turns: they share the source, and the second of one key finds the first one's result.
+exec 9>"$cache/llama/lock"
+flock 9
 if [ -f "$prefix/stamp" ]; then
     echo "$prefix"
     exit 0
@@ -92,15 +122,9 @@ fi
 
 archive=$("$tools/fetch.py" get llama-source)
 src=$cache/llama/src-${source_sha:0:12}
-if [ ! -f "$src/.unpacked-$patch_sha" ]; then
+if [ "$(cat "$src/.edited" 2>/dev/null || true)" != "$edit" ]; then
     say "unpacking the source"
-    rm -rf "$src"
-    mkdir -p "$src"
-    # Only what is compiled: the archive also holds test models and Git data.
-    tar -xzf "$archive" -C "$src" --strip-components=3 --no-same-owner --exclude='*/.git' \
-        --exclude='*/models/*.gguf' "${file%.tar.gz}/vendor/llama.cpp"
-    patch -d "$src" -p1 --quiet <"$tools/llama.patch"
-    touch "$src/.unpacked-$patch_sha"
+    unpack "$archive" "$src"
 fi
 
 build=$cache/llama/build-$key
@@ -135,6 +159,7 @@ cp -r "$src/vendor/nlohmann" "$src/vendor/sheredom" "$prefix/include/vendor/"
 cp "$src/LICENSE" "$prefix/"
 {
     echo "source $source_sha"
+    echo "edit $edit"
     echo "flags $flags"
     printf 'option %s\n' "${options[@]}"
 } >"$prefix/stamp.part"

@@ -158,6 +158,9 @@ front::Options front_options_of(const ServeOptions& options, const front::Listen
   front.body_bytes_max = options.body_bytes_max;
   front.file_bytes_max = options.file_bytes_max;
   front.connections_max = options.connections_max;
+  front.header_timeout_ms = options.header_timeout_ms;
+  front.body_timeout_ms = options.body_timeout_ms;
+  front.idle_timeout_ms = options.idle_timeout_ms;
   front.cors_origins = options.cors_origins;
   front.cache = options.cache == "on";
   front.cache_ttl_ms = static_cast<std::int64_t>(options.cache_ttl_seconds * 1000);
@@ -219,13 +222,9 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
 void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread& loop,
                front::Server& front, std::unique_ptr<worker::Supervisor>& supervisor,
                link::GrpcLinkServer& link, upstream::Pool& upstreams, ApplicationData& data) {
-  using std::chrono::steady_clock;
-  const auto until = steady_clock::now() + std::chrono::seconds(options.grace_seconds);
   WS_LOG(info, "draining grace_s={}", options.grace_seconds);
   broker.drain();
-  while (!broker.drained() && steady_clock::now() < until) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
+  broker.wait_drained(std::chrono::seconds(options.grace_seconds));
   data.stop_batches();
   loop.stop();
   front.stop(1000);

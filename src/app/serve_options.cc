@@ -105,6 +105,13 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
       ->group("");
   parser.add_option("--connections-max", o.connections_max, "Open HTTP connections at most")
       ->capture_default_str();
+  const CLI::Range milliseconds(1, 24 * 3600 * 1000);
+  parser.add_option("--header-timeout-ms", o.header_timeout_ms, "A request's header must come within this")
+      ->capture_default_str()->check(milliseconds);
+  parser.add_option("--body-timeout-ms", o.body_timeout_ms, "And its body within this")
+      ->capture_default_str()->check(milliseconds);
+  parser.add_option("--idle-timeout-ms", o.idle_timeout_ms, "Connections without a request are closed after this")
+      ->capture_default_str()->check(milliseconds);
   parser.add_option("--journal-bytes-max", o.journal_bytes_max,
                     "Above this size the oldest ended requests are forgotten")->capture_default_str();
   parser.add_option("--segment-bytes", o.segment_bytes, "Size of one journal file")

@@ -44,6 +44,9 @@ struct ServeOptions {
   std::string cache = "on";            // answers of deterministic requests are given again
   double cache_ttl_seconds = 3600;
   int connections_max = 10'000;
+  int header_timeout_ms = 10'000;
+  int body_timeout_ms = 60'000;
+  int idle_timeout_ms = 75'000;
   std::vector<std::string> cors_origins;
   int grace_seconds = 10;
   std::string log_level = "info";

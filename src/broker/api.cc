@@ -125,9 +125,14 @@ Status Broker::accepting() const {
 
 void Broker::do_submit(Submission submission, Callback<Submitted> done) {
   if (const Status accepts = accepting(); !accepts) {
-    metrics_.refused.add();
-    done(accepts.error());
-    return;
+    // A known idempotency key is no new work: a full server answers it all the same.
+    const bool full = accepts.error().code == Code::kQueueFull;
+    const auto known = full ? ledger_->find_duplicate(submission.envelope, now_ms()) : std::nullopt;
+    if (known && !*known) {
+      metrics_.refused.add();
+      done(accepts.error());
+      return;
+    }
   }
   Result<Submitted> result = accept(submission);
   if (!result) {

@@ -97,6 +97,16 @@ void Broker::drain() {
   inbox_.send_reserved([this] { update_health(); });
 }
 
+bool Broker::drained() const {
+  std::lock_guard lock(health_mutex_);
+  return drained_;
+}
+
+bool Broker::wait_drained(std::chrono::milliseconds limit) const {
+  std::unique_lock lock(health_mutex_);
+  return drained_changed_.wait_for(lock, limit, [this] { return drained_; });
+}
+
 void Broker::stop() {
   inbox_.send_reserved([this] { stopping_ = true; });
 }

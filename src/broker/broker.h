@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -84,7 +85,9 @@ class Broker final : public Api, public link::ServerEvents {
   // Refuses new requests from now on and starts no queued ones; what runs goes on. Any thread.
   void drain();
   // Nothing runs any more (after drain). Any thread.
-  bool drained() const { return drained_; }
+  bool drained() const;
+  // Waits until that is so, but no longer than `limit`. Another thread than the turns'.
+  bool wait_drained(std::chrono::milliseconds limit) const;
   // Ends the loop; readers and callers that still wait hear that the server ends. Any thread.
   void stop();
 
@@ -203,10 +206,11 @@ class Broker final : public Api, public link::ServerEvents {
   bool storage_full_ = false;
 
   std::atomic<bool> draining_ = false;
-  std::atomic<bool> drained_ = false;
   std::atomic<bool> stopping_ = false;
   mutable std::mutex health_mutex_;
-  Health health_;  // under health_mutex_
+  Health health_;         // under health_mutex_
+  bool drained_ = false;  // under health_mutex_
+  mutable std::condition_variable drained_changed_;
 };
 
 }  // namespace waystation::broker

@@ -331,6 +331,86 @@ TEST(BrokerTest, CheckpointsAndTrimmingKeepWhatIsLive) {
   EXPECT_EQ(third->assigned[0].envelope().data(), "{}");
 }
 
+std::uint64_t bytes_of(const Station& station) {
+  std::uint64_t bytes = 0;
+  for (const auto& segment : station.journal->segments()) bytes += segment.bytes;
+  return bytes;
+}
+
+TEST(BrokerTest, AtItsSizeLimitTheJournalForgetsTheOldestEndedRequests) {
+  Config config;
+  config.journal_bytes_max = 40'000;  // of the test's journal: a dozen segments
+  Station station(true, config);
+  auto worker = station.worker("w", "m", 2);
+  const auto live = station.submit("m")->id;
+  worker->produce(0, 2);
+  std::vector<RequestId> ended;
+  for (std::size_t i = 1; i <= 400; ++i) {
+    const auto submitted = station.submit("m");
+    ASSERT_TRUE(submitted) << submitted.error().message;
+    ended.push_back(submitted->id);
+    worker->produce(i, 3);
+    worker->finish(i);
+    station.clock.advance_ms(1000);
+    station.settle();
+    ASSERT_LE(bytes_of(station), config.journal_bytes_max * 5 / 4);
+  }
+  const auto oldest = station.get(ended.front());
+  ASSERT_FALSE(oldest);
+  EXPECT_TRUE(oldest.error().code == Code::kGone || oldest.error().code == Code::kNotFound);
+  station.restart();
+  EXPECT_EQ(station.get(ended.back())->state, v1::REQUEST_STATE_COMPLETED);
+  EXPECT_EQ(station.attach(ended.back())->text, "t0 t1 t2 ");
+  EXPECT_EQ(station.attach(live)->text, "t0 t1 ");  // what runs is never forgotten
+}
+
+TEST(BrokerTest, AtTheSizeLimitNewWorkIsRefusedRatherThanKeysForgotten) {
+  Config config;
+  config.journal_bytes_max = 40'000;
+  Station station(true, config);
+  auto worker = station.worker("w", "m");
+  RequestId first;
+  std::size_t taken = 0;
+  Result<Submitted> submitted = Error{Code::kInternal, "none yet"};
+  for (; taken < 2000; ++taken) {
+    submitted = station.submit("m", "", "key " + std::to_string(taken));
+    if (!submitted) break;
+    if (taken == 0) first = submitted->id;
+    worker->produce(taken, 3);
+    worker->finish(taken);
+    station.clock.advance_ms(1000);
+    station.settle();
+  }
+  ASSERT_FALSE(submitted) << taken;
+  EXPECT_EQ(submitted.error().code, Code::kQueueFull);
+  EXPECT_FALSE(station.broker->health().accepting);
+  // Who asks again by a known key gets what it stands for.
+  const auto again = station.submit("m", "", "key 0");
+  ASSERT_TRUE(again) << again.error().message;
+  EXPECT_EQ(again->id, first);
+  EXPECT_EQ(station.attach(first)->text, "t0 t1 t2 ");
+  // Full doesn't mean busy: nothing is written while nobody asks for anything.
+  for (int i = 0; i < 100; ++i) {
+    station.clock.advance_ms(1000);
+    station.settle();
+  }
+  const LogIndex before = station.journal->next_index();
+  for (int i = 0; i < 100; ++i) {
+    station.clock.advance_ms(1000);
+    station.settle();
+  }
+  EXPECT_EQ(station.journal->next_index(), before);
+  // Room comes when the keys end.
+  station.clock.advance_ms(config.limits.idempotency_ttl_ms);
+  for (int i = 0; i < 100; ++i) {
+    station.clock.advance_ms(1000);
+    station.settle();
+  }
+  auto another = station.worker("w2", "m");
+  EXPECT_TRUE(station.submit("m", "", "another"));
+  EXPECT_TRUE(station.broker->health().ready);
+}
+
 TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
   Station station;
   auto worker = station.worker("w", "m", 1);
@@ -338,12 +418,13 @@ TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
   const auto waiting = station.submit("m")->id;
   station.broker->drain();
   station.settle();
-  EXPECT_FALSE(station.broker->drained());
+  EXPECT_FALSE(station.broker->wait_drained(std::chrono::milliseconds(0)));
   EXPECT_FALSE(station.submit("m"));
   worker->produce(0, 1);
   worker->finish(0);
   station.settle();
   EXPECT_TRUE(station.broker->drained());
+  EXPECT_TRUE(station.broker->wait_drained(std::chrono::milliseconds(0)));
   EXPECT_EQ(station.get(running)->state, v1::REQUEST_STATE_COMPLETED);
   EXPECT_EQ(station.get(waiting)->state, v1::REQUEST_STATE_QUEUED);
   station.restart();

@@ -19,7 +19,11 @@ constexpr std::size_t kCarryMax = 256;
 
 void Broker::keep_house() {
   const TimeMs now = steady_ms();
-  drained_ = draining_ && (gate_.failed() || (ledger_->counts().running == 0 && gate_.empty()));
+  if (draining_ && (gate_.failed() || (ledger_->counts().running == 0 && gate_.empty()))) {
+    std::lock_guard lock(health_mutex_);
+    drained_ = true;
+    drained_changed_.notify_all();
+  }
   if (now < next_house_ms_) return;
   next_house_ms_ = now + kHousekeepingMs;
   const ledger::Counts counts = ledger_->counts();
@@ -84,7 +88,11 @@ void Broker::trim(const std::vector<journal::SegmentInfo>& segments) {
       });
     });
   } else if (too_large || too_old) {
-    carry_below(below);
+    // One record a request is as small as it gets. When the whole journal is near that, writing the
+    // oldest again would only move it, and again in the next round, for as long as keys bind.
+    const ledger::Counts counts = ledger_->counts();
+    const std::uint64_t records = ledger_->index().value + 1 - oldest.first.value;
+    if (records > 2 * (counts.queued + counts.running + counts.retained)) carry_below(below);
   }
 }
 

@@ -3,6 +3,15 @@
 #include "base/check.h"
 
 namespace waystation::broker::testing {
+namespace {
+
+// Where the broker's answer goes. It may come long after the question's function has returned.
+template <typename T>
+std::shared_ptr<Result<T>> no_answer() {
+  return std::make_shared<Result<T>>(Error{Code::kInternal, "not answered"});
+}
+
+}  // namespace
 
 bool TestReader::on_block(stream::BlockPtr block) {
   CHECK(block->first == next);  // no gap, no repetition
@@ -154,29 +163,24 @@ Submission Station::submission_of(const std::string& model) {
 }
 
 Result<Submitted> Station::submit(Submission submission) {
-  Result<Submitted> result = Error{Code::kInternal, "not answered"};
-  // It may be answered later, by a test that lets the journal wait.
-  const auto answer = std::make_shared<Result<Submitted>*>(&result);
-  CHECK(broker->submit(std::move(submission), [answer](Result<Submitted> got) {
-    if (*answer != nullptr) **answer = std::move(got);
-  }));
+  const auto answer = no_answer<Submitted>();  // it may come later, when the journal is let go on
+  CHECK(broker->submit(std::move(submission), [answer](Result<Submitted> got) { *answer = got; }));
   settle();
-  *answer = nullptr;
-  return result;
+  return *answer;
 }
 
 Result<RequestView> Station::get(RequestId id, const std::string& tenant) {
-  Result<RequestView> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->get(tenant, id, [&](Result<RequestView> got) { result = got; }));
+  const auto answer = no_answer<RequestView>();
+  CHECK(broker->get(tenant, id, [answer](Result<RequestView> got) { *answer = got; }));
   settle();
-  return result;
+  return *answer;
 }
 
 Result<RequestView> Station::cancel(RequestId id) {
-  Result<RequestView> result = Error{Code::kInternal, "not answered"};
-  CHECK(broker->cancel("default", id, [&](Result<RequestView> got) { result = got; }));
+  const auto answer = no_answer<RequestView>();
+  CHECK(broker->cancel("default", id, [answer](Result<RequestView> got) { *answer = got; }));
   settle();
-  return result;
+  return *answer;
 }
 
 std::shared_ptr<TestReader> Station::attach(RequestId id, Sequence from) {

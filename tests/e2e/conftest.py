@@ -55,6 +55,10 @@ class Keeper:
             process.stop_by_force()
         for server in self.servers:
             server.clean_up()
+        # A worker that a sanitizer ended is started again, and its test passes all the same.
+        logs = self.logs() if harness.SANITIZER else ""
+        for mark in ("ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "runtime error: "):
+            assert mark not in logs, logs[max(0, logs.index(mark) - 500):][:8000]
 
 
 @pytest.fixture

@@ -88,18 +88,16 @@ def kill9(pid):
 class Process:
     """A `waystation` command whose stderr is kept line by line."""
 
-    def __init__(self, arguments, *, stdin=None, stdout=subprocess.PIPE, ignore_file_limit=False):
+    def __init__(self, arguments, *, stdin=None, stdout=subprocess.PIPE, file_bytes_max=None):
         def before():
-            if ignore_file_limit:  # a write past RLIMIT_FSIZE then fails like a full disk
-                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.RLIM_INFINITY))
 
         self.arguments = [str(BIN), *map(str, arguments)]
         self.lines = []
         self.changed = threading.Condition()
         self.popen = subprocess.Popen(
             self.arguments, stdin=stdin if stdin is not None else subprocess.DEVNULL, stdout=stdout,
-            stderr=subprocess.PIPE, preexec_fn=before if ignore_file_limit else None,
-            restore_signals=not ignore_file_limit)
+            stderr=subprocess.PIPE, preexec_fn=before if file_bytes_max is not None else None)
         self.pid = self.popen.pid
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -166,7 +164,7 @@ class Server:
     and port as often as a test likes."""
 
     def __init__(self, folder, *arguments, scripted=None, models=(), workers=None, api_key=None,
-                 ignore_file_limit=False):
+                 file_bytes_max=None):
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
         self.arguments = list(arguments)
@@ -177,7 +175,7 @@ class Server:
         if workers is not None:
             self.arguments += ["--workers", str(workers)]
         self.api_key = api_key
-        self.ignore_file_limit = ignore_file_limit
+        self.file_bytes_max = file_bytes_max  # as `ulimit -f` would set it
         self.port = 0
         self.process = None
         self.history = []  # every start
@@ -191,7 +189,7 @@ class Server:
     def start(self, *, ready=True, within_s=40.0):
         arguments = ["serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data,
                      *self.arguments]
-        self.process = Process(arguments, ignore_file_limit=self.ignore_file_limit)
+        self.process = Process(arguments, file_bytes_max=self.file_bytes_max)
         self.history.append(self.process)
         match = self.process.wait_line(r"listening url=http://[^ ]*?:(\d+)", within_s)
         self.port = int(match[1])
@@ -276,7 +274,7 @@ class Server:
                          for n, process in enumerate(self.history, 1))
 
     def refuse_writes(self):
-        """From now on every write to a file fails (EFBIG). Needs ignore_file_limit."""
+        """From now on every write to a file fails (EFBIG)."""
         resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
     def allow_writes(self):

@@ -261,7 +261,7 @@ def test_other_addresses_than_loopback_need_a_key_file(servers):
 
 
 def test_journal_that_cannot_be_written_stops_acceptance_not_reading(servers):
-    server = servers.make(scripted="tokens=200,interval-ms=20", workers=1, ignore_file_limit=True)
+    server = servers.make(scripted="tokens=200,interval-ms=20", workers=1)
     server.start()
     ended = server.chat("before", max_tokens=10)
     running = server.stream("running", headers={"X-Resumable": "true"}).wait_frames(10)
@@ -281,7 +281,6 @@ def test_journal_that_cannot_be_written_stops_acceptance_not_reading(servers):
     assert replay.text == ended.text and replay.ending[0] == "completed"
     # A restart recovers, and goes on with what had been accepted.
     visible = running.chunks
-    server.ignore_file_limit = False
     server.restart()
     whole = server.events(running.request_id).wait_end()
     assert whole.text == scripted_text(200)

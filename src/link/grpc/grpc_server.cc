@@ -142,9 +142,11 @@ class Connection final : public Stream, public std::enable_shared_from_this<Conn
       return;
     }
     alarm_set_ = true;
+    // Weak: the alarm keeps this function for as long as it lives, and it is a part of this.
     flush_limit_.Set(std::chrono::system_clock::now() + kFlushLimit,
-                     [self = shared_from_this()](bool expired) {
-                       if (expired) self->abort("the worker didn't read what was left");
+                     [weak = weak_from_this()](bool expired) {
+                       const auto self = expired ? weak.lock() : nullptr;
+                       if (self) self->abort("the worker didn't read what was left");
                      });
   }
 
