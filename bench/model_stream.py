@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Tokens a second of the real model: through Waystation, and by llama-server of the same build.
+
+    make bench                                     both, 1 and 8 streams, 7 runs
+    bench/model_stream.py --streams 8 --runs 3     what you like; --help lists it all
+
+Both servers run at once with the same model, threads, slots and context, and are asked in turns, so
+that a machine which slows down slows both. Whoever is not asked sleeps; the processor time that it
+takes meanwhile is shown. A run is counted from the moment when every stream has its first token
+until the first stream ends: prompts, which both compute at once, are not in it. Each run asks
+something new, so nothing comes from a cache but the chat template's beginning.
+
+The client is one thread that only counts, since it takes its time from the same cores. Run it on a
+machine that does nothing else: llama.cpp's threads spin, and anything beside them costs far more than
+its own time.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import selectors
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BAR = 0.95
+CONTENT = b'"content":"'
+SETTLE_S = 0.5  # llama.cpp's threads spin for a moment after their last work
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+# ---- one run ------------------------------------------------------------------------------------
+
+
+class Reader:
+    """One stream: when each piece of text came."""
+
+    def __init__(self, port, model, prompt, tokens):
+        body = json.dumps({
+            "model": model, "stream": True, "temperature": 0, "max_tokens": tokens,
+            "messages": [{"role": "user", "content": prompt}]}).encode()
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        self.socket.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+                            b"content-type: application/json\r\nconnection: close\r\n"
+                            b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.times = []
+        self.tail = b""
+        self.head = b""
+
+    def take(self):
+        """Reads what is there. False at the end."""
+        piece = self.socket.recv(65536)
+        now = time.monotonic()
+        if len(self.head) < 200:
+            self.head += piece[:200]
+        text = self.tail + piece
+        # An empty text ("content":"") is no token: llama-server begins and ends with one.
+        count = text.count(CONTENT) - text.count(CONTENT + b'"')
+        self.times += [now] * count
+        # What may have been cut: the last line goes on with the next piece.
+        self.tail = text[text.rfind(b"\n") + 1:]
+        cut = self.tail.count(CONTENT) - self.tail.count(CONTENT + b'"')
+        if cut:
+            del self.times[-cut:]
+        return bool(piece)
+
+
+def run(port, model, streams, tokens, number):
+    """Tokens a second of `streams` answers at once."""
+    readers = [Reader(port, model, f"Write a long story about the number {number * 100 + i}.", tokens)
+               for i in range(streams)]
+    selector = selectors.DefaultSelector()
+    for reader in readers:
+        selector.register(reader.socket, selectors.EVENT_READ, reader)
+    while selector.get_map():
+        for key, _ in selector.select(120) or sys.exit("bench: nothing came for two minutes"):
+            if not key.data.take():
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+    short = [reader for reader in readers if len(reader.times) < tokens * 0.8]
+    if short:
+        sys.exit(f"bench: a stream had {len(short[0].times)} tokens of {tokens}: {short[0].head!r}")
+    begin = max(reader.times[0] for reader in readers)
+    end = min(reader.times[-1] for reader in readers)
+    count = sum(1 for reader in readers for moment in reader.times if begin < moment <= end)
+    return count / (end - begin)
+
+
+# ---- the two servers ----------------------------------------------------------------------------
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, name, port, command, ready_path, log):
+        self.name, self.port = name, port
+        with open(log, "wb") as output:
+            self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL,
+                                            stdout=output, stderr=output)
+        deadline = time.monotonic() + 120
+        while True:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"bench: {name} did not start:\n{pathlib.Path(log).read_text()[-2000:]}")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready_path}", timeout=5) as reply:
+                    if reply.status == 200:
+                        break
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.1)
+
+    def processes(self):
+        """Itself and its children."""
+        found = [self.process.pid]
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[1]) == self.process.pid:
+                    found.append(int(entry.name))
+        return found
+
+    def cpu_s(self):
+        """Processor seconds so far, of itself and of its children apart."""
+        spent = []
+        for pid in self.processes():
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            spent.append((int(fields[11]) + int(fields[12])) / TICKS)
+        return spent[0], sum(spent[1:])
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(options, folder, prefix):
+    model, threads = options.model, str(options.threads)
+    port = free_port()
+    ours = Server("Waystation", port, [
+        options.binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", folder / "data", "--model",
+        model, "--threads", threads, "--slots", options.slots, "--context", options.context],
+        "/readyz", folder / "waystation.log")
+    port = free_port()
+    try:
+        theirs = Server("llama-server", port, [
+            prefix / "bin/llama-server", "--model", model, "--port", port, "--threads", threads,
+            "--parallel", options.slots, "--ctx-size", options.slots * options.context],
+            "/health", folder / "llama-server.log")
+    except BaseException:
+        ours.stop()
+        raise
+    return ours, theirs
+
+
+# ---- the table ----------------------------------------------------------------------------------
+
+
+def first_line(*command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return (done.stdout or "?").strip().splitlines()[0]
+
+
+def machine():
+    cpu = next((line.partition(":")[2].strip()
+                for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())
+    return f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/waystation")
+    parser.add_argument("--model", type=pathlib.Path,
+                        default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--context", type=int, default=4096, help="tokens of a slot")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    for file in (options.binary, options.model):
+        if not file.exists():
+            sys.exit(f"bench: {file} is not there: run 'make build' and 'make models'")
+    prefix = pathlib.Path(first_line(ROOT / "tools/build_llama.sh", "--print-prefix"))
+    if not (prefix / "stamp").exists():
+        sys.exit(f"bench: llama.cpp is not built ({prefix}): run 'make setup'")
+
+    print(f"machine: {machine()}, load {os.getloadavg()[0]:.2f}")
+    print(f"Waystation {first_line(options.binary, '--version')}, commit "
+          f"{first_line('git', 'describe', '--always', '--dirty')}; llama.cpp {prefix.name}; "
+          f"{options.model.stem}, {options.threads} threads, {options.slots} slots of "
+          f"{options.context} tokens, answers of {options.tokens}", flush=True)
+    speeds, failed = {}, False
+    with tempfile.TemporaryDirectory(prefix="waystation-bench-") as scratch:
+        ours, theirs = start(options, pathlib.Path(scratch), prefix)
+        try:
+            for number in range(options.runs + 1):  # the first one warms up
+                for streams in options.streams:
+                    line = []
+                    for server, idle in ((ours, theirs), (theirs, ours)):
+                        time.sleep(SETTLE_S)
+                        before, idle_before, began = server.cpu_s(), idle.cpu_s(), time.monotonic()
+                        speed = run(server.port, options.model.stem, streams, options.tokens, number)
+                        seconds = time.monotonic() - began
+                        spent = [(b - a) / seconds for a, b in zip(before, server.cpu_s())]
+                        beside = (sum(idle.cpu_s()) - sum(idle_before)) / seconds
+                        if number:
+                            speeds.setdefault((server, streams), []).append(speed)
+                        line.append(f"{server.name} {speed:.1f} (cores: {spent[0]:.2f} server, "
+                                    f"{spent[1]:.2f} workers, {beside:.2f} the idle one)")
+                    print(f"{'warm-up' if number == 0 else f'run {number}'}, streams {streams}: "
+                          f"{'; '.join(line)}", flush=True)
+        finally:
+            ours.stop()
+            theirs.stop()
+    print()
+    print("| streams | Waystation, tokens/s | llama-server, tokens/s | ratio | bar |")
+    print("| --- | --- | --- | --- | --- |")
+    for streams in options.streams:
+        mine, other = (statistics.median(speeds[server, streams]) for server in (ours, theirs))
+        failed |= mine / other < BAR
+        print(f"| {streams} | {mine:.1f} | {other:.1f} | {mine / other:.3f} | {BAR} |")
+    print(f"\nmedian of {options.runs}, interleaved; load at the end {os.getloadavg()[0]:.2f}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
