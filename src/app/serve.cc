@@ -261,15 +261,17 @@ int run_serve(const ServeOptions& options) {
   watch::PrometheusMeter meter(clock, WAYSTATION_VERSION);
   std::mt19937_64 random{std::random_device{}()};
   ThreadExecutor background(2);
+  ThreadExecutor disk(2);  // uploads, whose syncs are not to delay replays
   broker::Broker broker(broker_config(options, secrets->join_token, *models, scripted_name),
                         {clock, background, meter, [&random] { return random(); }, kill_child});
   journal::PosixFileSystem files;
   auto journal = open_journal(options, files, meter, broker.journal_callbacks());
   if (!journal) return fail(journal.error());
-  auto data = ApplicationData::open(options, background, clock);  // after the journal has the folder
+  auto data = ApplicationData::open(options, disk, clock);  // after the journal has the folder
   if (!data) return fail(data.error());
   broker.set_composer(data->composer());
   const BackgroundEnd background_end{background};
+  const BackgroundEnd disk_end{disk};
   std::vector<std::string> link_addresses{"unix:" + *socket};
   if (!options.link_listen.empty()) link_addresses.push_back(options.link_listen);
   link::TransportMux workers(broker);  // outlives the transports, which tell it of their end

@@ -44,8 +44,8 @@ Response page_response(const Rows& rows, bool has_more, Append append) {
     if (&row != &rows.front()) out += ",";
     append(out, row);
   }
-  out += "],\"first_id\":" + message::json_string(rows.empty() ? "" : rows.front().id) +
-         ",\"last_id\":" + message::json_string(rows.empty() ? "" : rows.back().id) +
+  out += "],\"first_id\":" + (rows.empty() ? "null" : message::json_string(rows.front().id)) +
+         ",\"last_id\":" + (rows.empty() ? "null" : message::json_string(rows.back().id)) +
          ",\"has_more\":" + (has_more ? "true" : "false") + "}";
   return response;
 }

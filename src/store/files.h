@@ -86,8 +86,8 @@ class Upload {
 };
 using UploadPtr = std::shared_ptr<Upload>;
 
-// Any thread, unless said otherwise. Outlives its uploads. It has work in the Database, which is to be
-// stopped before this is destroyed.
+// Any thread, unless said otherwise. Outlives its uploads. It has work in the Database, which is to
+// be stopped before this is destroyed.
 class Files {
  public:
   // `disk`: where handlers have their disk work done.

@@ -139,7 +139,7 @@ def test_what_is_refused(server):
     refuse(404, "input_file_id", input_file_id="file-none")
     refuse(400, "endpoint", endpoint="/v1/audio/speech")
     refuse(400, "completion_window", completion_window="1h")
-    refuse(400, "metadata", metadata={"a": 1})
+    refuse(400, "metadata.a", metadata={"a": 1})
     assert server.get("/v1/batches/batch_none").status == 404
     assert server.post("/v1/batches/batch_none/cancel").status == 404
     assert server.get("/v1/batches?limit=101").status == 400

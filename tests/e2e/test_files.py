@@ -151,7 +151,7 @@ def test_limits(servers):
 
 
 def test_a_full_disk_undoes_an_upload_and_passes(servers):
-    server = servers.start(scripted="tokens=5", ignore_file_limit=True)
+    server = servers.start(scripted="tokens=5")
     kept = upload(server, b"kept").json
     server.refuse_writes()
     refused = upload(server, b"more")

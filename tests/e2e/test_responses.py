@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from harness import MODEL_FILE, MODEL, Stream, chat_body, scripted_text, wait_until
+from harness import MODEL, MODEL_FILE, Stream, chat_body, run, scripted_text, wait_until
 
 ENDED = ("completed", "incomplete", "failed", "cancelled")
 needs_model = pytest.mark.skipif(not MODEL_FILE.exists(), reason="run 'make models' first")
@@ -159,6 +159,46 @@ def test_chains(server):
     assert wrong.status == 400 and "still running" in wrong.error["message"]
 
 
+def test_function_calls_and_their_results(servers):
+    server = servers.start(scripted="tokens=12,interval-ms=2,tools=1", workers=1)
+    tools = [{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}]
+    live = stream(server, "look it up", tools=tools).wait_end()
+    response = live.frames[-1].json["response"]
+    (call,) = response["output"]
+    assert call["type"] == "function_call" and call["name"] == "look" and call["call_id"]
+    deltas = [frame.json["delta"] for frame in live.frames
+              if frame.event == "response.function_call_arguments.delta"]
+    (done,) = [frame.json for frame in live.frames
+               if frame.event == "response.function_call_arguments.done"]
+    assert "".join(deltas) == done["arguments"] == call["arguments"]
+    assert replay(server, response["id"]).raw == live.raw
+    result = {"type": "function_call_output", "call_id": call["call_id"], "output": "found"}
+    after = server.post("/v1/responses", ask([result], previous_response_id=response["id"]))
+    assert after.status == 200 and after.json["output"][0]["type"] == "message"
+    # The same by a conversation, and refused where there was no call.
+    name = conversation(server)
+    first = respond(server, "look it up", tools=tools, conversation=name)
+    result["call_id"] = first["output"][0]["call_id"]
+    assert respond(server, [result], conversation=name)["status"] == "completed"
+    assert [item["type"] for item in items(server, name)] == [
+        "message", "function_call", "function_call_output", "message"]
+    alone = server.post("/v1/responses", ask([result]))
+    assert alone.status == 400 and alone.error["param"] == "input"
+
+
+def test_the_answer_outlives_its_events(servers):
+    server = servers.start("--retain-hours", 0.0003, "--idempotency-ttl-hours", 0.0003,
+                           scripted="tokens=5,interval-ms=1", workers=1)
+    made = respond(server)
+
+    def stream_is_gone():
+        respond(server)  # what keeps house has something to do
+        return replay(server, made["id"]).status == 410
+    wait_until(stream_is_gone, "the events to be forgotten", 60)
+    assert get(server, made["id"]) == made
+    assert respond(server, previous_response_id=made["id"])["status"] == "completed"
+
+
 # ---- background ----------------------------------------------------------------------------------
 
 
@@ -235,6 +275,55 @@ def test_turns_queued_at_once_stay_in_order_over_kills(servers):
     assert said(items(server, name)) == expected
 
 
+def sent_again(post):
+    """The answer of a call that is sent again until the server is up to answer it."""
+    def answer():
+        try:
+            reply = post()
+        except OSError:
+            return None
+        return None if reply.status in (429, 503) else reply
+    return wait_until(answer, "an answer", 60)
+
+
+def test_every_turn_is_kept_once_through_random_kills(servers, rng):
+    """Responses and chats in several conversations; each call is sent again with its key until it is
+    answered, while the server is killed again and again."""
+    turns, text = 6, scripted_text(8)
+    server = servers.start(scripted="tokens=8,interval-ms=4", workers=2)
+    names = [conversation(server) for _ in range(3)]
+    chats = ["chat-1", "chat-2"]
+
+    def respond_in(name):
+        for n in range(turns):
+            reply = sent_again(lambda n=n: server.post(
+                "/v1/responses", ask(f"turn {n}", conversation=name, background=True),
+                {"Idempotency-Key": f"{name} {n}"}))
+            assert reply.status == 200, reply
+
+    def chat_in(name):
+        for n in range(turns):
+            headers = {"Idempotency-Key": f"{name} {n}", "X-Conversation-Id": name,
+                       "X-Conversation-Memory": "true"}
+            reply = sent_again(lambda n=n, headers=headers: server.chat(f"turn {n}",
+                                                                        headers=headers))
+            assert reply.status == 200, reply
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(respond_in, name) for name in names]
+        clients += [pool.submit(chat_in, name) for name in chats]
+        for _ in range(6):
+            time.sleep(rng.uniform(0.1, 0.8))  # when it is killed; nothing is waited for
+            server.restart(ready=False)
+        for client in clients:
+            client.result()
+    expected = [("user", f"turn {n // 2}") if n % 2 == 0 else ("assistant", text)
+                for n in range(2 * turns)]
+    for name in names + chats:
+        wait_until(lambda name=name: len(items(server, name)) >= 2 * turns, f"{name} to end", 60)
+        assert said(items(server, name)) == expected
+
+
 def test_items_are_there_as_soon_as_the_answer_is(server):
     name = conversation(server)
     for n in range(5):
@@ -279,7 +368,6 @@ def test_a_chat_keeps_its_turns(server):
 
 
 def test_nothing_is_seen_by_another_tenant(servers, tmp_path):
-    from harness import run
     keys = tmp_path / "keys"
     made = {}
     for tenant in ("a", "b"):

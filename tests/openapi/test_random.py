@@ -86,8 +86,8 @@ CHAT = {
          [{"role": "user", "content": 1}], [{"content": "a"}], [{"role": 1, "content": "a"}],
          [{"role": "user", "content": [{"type": "x"}]}],
          [{"role": "user", "content": [{"type": "text"}]}], [None], [[]]]),
-    "max_tokens": Parameter([1, 3, 8, None], [0, -1, 1.5, "1", True, [], {}, 1 << 70]),
-    "max_completion_tokens": Parameter([1, 3, 8, None], [0, -1, 1.5, "1", True, [], {}]),
+    "max_tokens": Parameter([1, 3, 8], [0, -1, 1.5, "1", True, [], {}, 1 << 70]),
+    "max_completion_tokens": Parameter([1, 3, 8], [0, -1, 1.5, "1", True, [], {}]),
     "logprobs": is_bool(),
     "top_logprobs": Parameter([0, 1, 20], [-1, 21, 1.5, "1", [], {}], {"logprobs": True}),
     "tools": Parameter([[WEATHER], [WEATHER, CLOCK]],
@@ -112,7 +112,7 @@ COMPLETION = {
     **GENERATION,
     "prompt": Parameter(["a", text, ["a", "b"], [5, 6], [[5], [6, 7]]],
                         [[], 1, {}, [{}], ["a", 1], [[]], [-1], [1.5], True, [[5], "a"]]),
-    "max_tokens": Parameter([1, 3, 8, None], [-1, 1.5, "1", True, [], {}]),
+    "max_tokens": Parameter([1, 3, 8], [-1, 1.5, "1", True, [], {}]),
     "logprobs": Parameter([0, 1, 5, None], [-1, 6, 1.5, "1", True, [], {}]),
     "echo": is_bool(),
 }
@@ -133,7 +133,7 @@ RESPONSES = {
         [1, [], {}, [1], [{}], [{"role": "x", "content": "a"}], [{"role": "user", "content": 1}],
          [{"type": "x"}], [{"role": "user", "content": [{"type": "x"}]}], True]),
     "instructions": Parameter(["a", None], [1, {}, True]),
-    "max_output_tokens": Parameter([16, 20, None], [0, -1, 1.5, "1", True, [], {}]),
+    "max_output_tokens": Parameter([16, 20], [0, -1, 1.5, "1", True, [], {}]),
     "top_logprobs": Parameter([0, 5, 20], [-1, 21, "1", [], {}]),
     "tools": Parameter([[responses_tool(WEATHER)], [responses_tool(CLOCK)]],
                        [{}, "x", [1], [{}], [{"type": "function"}], [{"type": "x"}]]),
@@ -161,8 +161,9 @@ APIS = {
 def draw(rng, parameters, base, model):
     """A random body, and the name of the parameter that is wrong in it, if one is."""
     body = {"model": model, **base}
-    if "max_tokens" in parameters:
-        body["max_tokens"] = 4
+    for limit in ("max_tokens", "max_output_tokens"):  # without one, answers may be very long
+        if limit in parameters:
+            body[limit] = 16
     names = rng.sample(sorted(parameters), rng.randint(0, min(6, len(parameters))))
     wrong = rng.choice(names) if names and rng.random() < 0.5 else None
     for name in names:
@@ -173,6 +174,8 @@ def draw(rng, parameters, base, model):
         if name in parameter_needs(parameters, names) and name != wrong:
             continue  # another one needs a certain value of it
         body[name] = Parameter.draw(parameter.bad if name == wrong else parameter.good, rng)
+    if body.get("echo") is True and wrong not in ("logprobs", "echo"):
+        body.pop("logprobs", None)  # the prompt's tokens have none here: refused together
     if "max_completion_tokens" in body and wrong not in ("max_tokens", "max_completion_tokens"):
         body.pop("max_tokens", None)
     return body, wrong

@@ -105,7 +105,7 @@ void set_stops(const common_chat_params& chat, Prompt& prompt) {
 // The grammar that llama-common made for the template's way to write calls.
 void set_template_grammar(const Model& model, const common_chat_params& chat, Prompt& prompt) {
   GrammarRule& rule = prompt.sampling.grammar;
-  rule.text = chat.grammar;
+  rule.text = plain_json_grammar(chat.grammar);
   rule.lazy = chat.grammar_lazy;
   rule.prefill = chat.generation_prompt;
   rule.think_start = prompt.format.think_start;
@@ -139,17 +139,24 @@ Result<std::string> ask_with_template_tools(const Model& model, const message::C
     if (!parameters) return parameters.error();
     inputs.tools.push_back({use.tools[i].name, use.tools[i].description, *parameters});
   }
-  inputs.tool_choice =
-      use.must_call ? COMMON_CHAT_TOOL_CHOICE_REQUIRED : COMMON_CHAT_TOOL_CHOICE_AUTO;
+  // Also when a call must come: llama-common's "required" lets any text come first, but what it
+  // makes for "auto" is a grammar of the calls alone.
+  inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+  if (use.must_call) inputs.enable_thinking = false;
   inputs.parallel_tool_calls = use.several;
   const common_chat_params chat = common_chat_templates_apply(model.templates(), inputs);
-  if (chat.grammar.empty() || chat.parser.empty() || (use.must_call && chat.grammar_lazy)) {
-    return std::string();
-  }
+  if (chat.grammar.empty() || chat.parser.empty() || !chat.grammar_lazy) return std::string();
+  AnswerFormat thinking;
+  set_thinking(chat, thinking);
+  if (use.must_call && thinking.begins_thinking) return std::string();
   set_stops(chat, prompt);
   set_thinking(chat, prompt.format);
   read_by_template(model, chat, prompt);
   set_template_grammar(model, chat, prompt);
+  if (use.must_call) {
+    prompt.sampling.grammar.lazy = false;
+    prompt.sampling.grammar.prefill.clear();
+  }
   return chat.prompt;
 }
 

@@ -28,6 +28,9 @@ Result<std::string> make_grammar(const std::function<void(GrammarWriter&)>& writ
 // A grammar of exactly one JSON value.
 Result<std::string> grammar_of_schema(const std::string& normal_schema, const std::string& param);
 
+// A grammar of llama-common's with numbers that doubles hold and strings that are characters.
+std::string plain_json_grammar(const std::string& grammar);
+
 // `text` as a literal.
 std::string grammar_literal(const std::string& text);
 

@@ -142,7 +142,7 @@ TEST_F(Templates, ThinkingIsNoText) {
   }
   EXPECT_EQ(text, "") << "the prompt began a thought, and this model doesn't end it";
   EXPECT_FALSE(reasoning.empty());
-  EXPECT_GT(reasoning_tokens, 10u);
+  EXPECT_GT(reasoning_tokens, 0u);
 
   // A thought that another model had is over; the answer goes on as text.
   v1::Assign after = whole;
