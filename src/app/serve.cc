@@ -139,6 +139,9 @@ broker::Config broker_config(const ServeOptions& options, const std::string& joi
   config.limits.retain_ms = static_cast<TimeMs>(options.retain_hours * kHourMs);
   config.limits.idempotency_ttl_ms = static_cast<TimeMs>(options.idempotency_ttl_hours * kHourMs);
   config.link.join_token = join_token;
+  // A dead worker is noticed at once, by its connection; only a stuck one takes this long, and one
+  // that a busy machine gives no time isn't to be taken for it.
+  config.link.lease_ms = 10'000;
   config.journal_bytes_max = options.journal_bytes_max;
   config.version = WAYSTATION_VERSION;
   for (const ModelFile& model : models) config.expected_models.push_back(model.name);

@@ -149,13 +149,15 @@ void Broker::publish(v1::Record& record, LogIndex index) {
       block->events.assign(std::make_move_iterator(appended.mutable_events()->begin()),
                            std::make_move_iterator(appended.mutable_events()->end()));
       std::size_t tokens = 0;
+      bool brings_something = false;
       for (const v1::Event& event : block->events) {
+        brings_something |= event.kind() == v1::EVENT_KIND_DELTA;
         tokens += static_cast<std::size_t>(event.token_ids_size());
       }
       const ledger::Request* request = ledger_->find(*id);
       // The starts of the choices come first, then the first token.
       const Sequence starts = request == nullptr ? 1 : request->choice_count;
-      const bool first = tokens > 0 && block->first <= starts && block->end() > starts;
+      const bool first = brings_something && block->first <= starts && block->end() > starts;
       const TimeMs accepted_ms = request == nullptr ? 0 : request->accepted_ms;
       gate_.add(index, [this, id = *id, block = std::move(block), tokens, first,
                         accepted_ms](const Error* lost) {

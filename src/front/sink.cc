@@ -79,9 +79,9 @@ class EventsSink final : public Sink {
     }
     renderer_ = stream::make_renderer(shown_of(view, echo_));
     if (renderer_ == nullptr) {
-      return error_response({Code::kInvalidArgument,
-                             "this version of Waystation can't show requests of '" + view.api +
-                                 "'; a newer one accepted it"});
+      return error_response(
+          {Code::kInvalidArgument, "this version of Waystation can't show requests of '" +
+                                       view.api + "'; a newer one accepted it"});
     }
     output_.open();
     return std::nullopt;

@@ -111,8 +111,8 @@ void VirtualWorker::join() {
   due(now_ms() + kCheckMs);
 }
 
-// Takes no new work; what runs goes on. `give_back`: only what has begun does, the rest is given back,
-// at no cost for the requests.
+// Takes no new work; what runs goes on. `give_back`: only what has begun does, the rest is given
+// back, at no cost for the requests.
 void VirtualWorker::leave(const std::string& reason, bool give_back) {
   metrics_.joined.set(0);
   if (!current_) return;

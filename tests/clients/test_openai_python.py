@@ -101,7 +101,7 @@ def test_parsed_stream(client):
 def test_parsed_tool_calls(client):
     tool = openai.pydantic_function_tool(GetWeather)
     answer = client.chat.completions.parse(**{**ASK, "max_tokens": 100}, tools=[tool],
-                                           tool_choice="required")
+                                           tool_choice="required", parallel_tool_calls=False)
     calls = answer.choices[0].message.tool_calls
     assert calls and all(isinstance(call.function.parsed_arguments, GetWeather) for call in calls)
 
@@ -120,8 +120,9 @@ def test_parsed_tool_calls_in_a_stream(client):
 
 def test_a_call_and_its_result(client):
     tool = openai.pydantic_function_tool(GetWeather)
-    asked = client.chat.completions.create(**{**ASK, "max_tokens": 100}, tools=[tool],
-                                           tool_choice="required").choices[0].message
+    asked = client.chat.completions.create(
+        **{**ASK, "max_tokens": 100}, tools=[tool], tool_choice="required",
+        parallel_tool_calls=False).choices[0].message
     messages = [*MESSAGES, asked.model_dump(exclude_none=True)]
     messages += [{"role": "tool", "tool_call_id": call.id, "content": "sunny"}
                  for call in asked.tool_calls]
@@ -196,8 +197,9 @@ def test_response(client):
         client.responses.retrieve(response.id)
 
 
-def test_response_stream(client):
-    with client.responses.stream(**RESPONSE) as stream:
+def test_response_stream(quick):
+    """The helper wants a completed response, which the scripted engine gives."""
+    with quick.responses.stream(model="scripted", input="a") as stream:
         events = list(stream)
         final = stream.get_final_response()
     assert [event.sequence_number for event in events] == list(range(len(events)))
@@ -214,8 +216,8 @@ def test_response_with_calls(client):
     tool = {"type": "function", "name": "get_weather", "strict": True,
             "parameters": GetWeather.model_json_schema() | {"additionalProperties": False}}
     response = client.responses.create(**{**RESPONSE, "max_output_tokens": 100}, tools=[tool],
-                                       tool_choice="required")
-    (call, *_) = [item for item in response.output if item.type == "function_call"]
+                                       tool_choice="required", parallel_tool_calls=False)
+    (call,) = [item for item in response.output if item.type == "function_call"]
     GetWeather.model_validate_json(call.arguments)
     after = client.responses.create(
         **{**RESPONSE, "input": [{"type": "function_call_output", "call_id": call.call_id,

@@ -96,18 +96,24 @@ def test_a_schema_is_kept(api):
         jsonschema.validate(json.loads(choice["message"]["content"]), PERSON)
 
 
-def test_forced_calls_are_made(api):
-    for choice, names in (("required", {"get_weather", "get_time"}),
-                          ({"type": "function", "function": {"name": "get_weather"}},
-                           {"get_weather"})):
-        answer = whole(api, **CALLS, tool_choice=choice)
-        (made,) = answer["choices"]
-        assert made["finish_reason"] in ("tool_calls", "stop")
-        assert {call["function"]["name"] for call in made["message"]["tool_calls"]} <= names
-        for call in made["message"]["tool_calls"]:
-            tool = WEATHER if call["function"]["name"] == "get_weather" else CLOCK
-            jsonschema.validate(json.loads(call["function"]["arguments"]),
-                                tool["function"]["parameters"])
+@pytest.mark.parametrize("choice, alone", [
+    ("required", True), ("required", False),
+    ({"type": "function", "function": {"name": "get_weather"}}, False),
+    ({"type": "function", "function": {"name": "get_time"}}, True)], ids=str)
+def test_forced_calls_are_made(api, choice, alone):
+    """`required` is one call or more (one, when they may not be parallel); a name is exactly one."""
+    answer = whole(api, **CALLS, tool_choice=choice, parallel_tool_calls=not alone)
+    (made,) = answer["choices"]
+    calls = made["message"]["tool_calls"]
+    if alone or choice != "required":
+        assert made["finish_reason"] in ("tool_calls", "stop") and len(calls) == 1
+    if choice != "required":
+        assert calls[0]["function"]["name"] == choice["function"]["name"]
+    whole_calls = calls if made["finish_reason"] != "length" else calls[:-1]
+    for call in whole_calls:
+        tool = WEATHER if call["function"]["name"] == "get_weather" else CLOCK
+        jsonschema.validate(json.loads(call["function"]["arguments"]),
+                            tool["function"]["parameters"])
 
 
 def test_no_call_when_none_is_allowed(api):

@@ -114,6 +114,7 @@ COMPLETION_FAULTS = [
     ({"logprobs": True}, "logprobs"), ({"echo": "x"}, "echo"), ({"best_of": 0}, "best_of"),
     ({"n": 3, "best_of": 2}, "best_of"), ({"suffix": "end"}, "suffix"), ({"n": 129}, "n"),
     ({"max_tokens": -1}, "max_tokens"), ({"stream": True, "best_of": 2}, "best_of"),
+    ({"echo": True, "logprobs": 1}, "echo"),
 ]
 
 

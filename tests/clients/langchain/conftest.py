@@ -12,8 +12,16 @@ from shared_fixtures import (EMBEDDER, binary, real, scripted, servers,  # noqa:
                              pytest_collection_modifyitems as add_timeouts,
                              pytest_runtest_makereport)
 
-# Published tests that this server can't pass for a stated reason.
-OUT_OF_REACH = {}
+# Published tests that want a better model than the small one: they fail or pass as its words go.
+ONE_CALL = ("wants exactly one call where several are allowed (tool_choice `any`), and a model of "
+            "135M parameters repeats itself; test_one_forced_call asks for one")
+OUT_OF_REACH = {
+    "test_tool_calling": ONE_CALL,
+    "test_tool_calling_async": ONE_CALL,
+    "test_tool_calling_with_no_arguments": ONE_CALL,
+    "test_agent_loop": "wants the right call unforced, which 135M parameters don't find",
+    "test_json_mode": "wants certain keys for the asking; json_object promises valid JSON only",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -47,12 +47,13 @@ class TestChat(ChatModelIntegrationTests):
     @property
     def chat_model_params(self):
         # Usage in streams has to be asked for when the base URL isn't OpenAI's own.
+        # The penalty, so that a small model doesn't say one thing for ever.
         return {"model": MODEL, "base_url": REAL, "api_key": "none", "seed": 1,
-                "stream_usage": True}
+                "stream_usage": True, "frequency_penalty": 1.0}
 
     @property
     def standard_chat_model_params(self):
-        return {"temperature": 0, "max_tokens": 200, "max_retries": 0, "timeout": 60}
+        return {"temperature": 0, "max_tokens": 128, "max_retries": 0, "timeout": 60}
 
     @property
     def supports_json_mode(self):
@@ -72,7 +73,8 @@ class TestChatOverResponses(TestChat):
 
     @property
     def chat_model_params(self):
-        return {"model": MODEL, "base_url": REAL, "api_key": "none", "use_responses_api": True}
+        return {"model": MODEL, "base_url": REAL, "api_key": "none", "use_responses_api": True,
+                "extra_body": {"frequency_penalty": 1.0}}
 
 
 class Embeddings:
@@ -117,6 +119,17 @@ def test_structured_output_by_each_method(chat):
     for method in ("json_schema", "function_calling"):
         made = chat.with_structured_output(Weather, method=method).invoke("Rome, for two days.")
         assert isinstance(made, Weather), method
+
+
+def test_one_forced_call(chat):
+    """What the published tests of tool calling check, with one call at a time."""
+    bound = chat.bind_tools([Weather], tool_choice="any", parallel_tool_calls=False)
+    (call,) = bound.invoke("The weather in Rome?").tool_calls
+    assert call["name"] == "Weather" and Weather(**call["args"])
+    whole = None
+    for chunk in bound.stream("The weather in Rome?"):
+        whole = chunk if whole is None else whole + chunk
+    assert [one["args"] for one in whole.tool_calls] == [call["args"]]
 
 
 def test_a_forced_call_and_its_result(chat):

@@ -70,8 +70,10 @@ test("stop sequences and limits are kept", async () => {
   const result = await generateText({ ...scriptedAsk, maxOutputTokens: 3 });
   assert.equal(result.text.trim(), script(3).trim());
   assert.equal(result.finishReason, "length");
-  const cut = await generateText({ ...scriptedAsk, stopSequences: ["tok2"] });
-  assert.equal(cut.text.trim(), script(2).trim());
+  const whole = await generateText({ ...ask, maxOutputTokens: 24 });
+  const word = whole.text.split(" ")[2];
+  const cut = await generateText({ ...ask, maxOutputTokens: 24, stopSequences: [word] });
+  assert.equal(cut.text, whole.text.slice(0, whole.text.indexOf(word)));
   assert.equal(cut.finishReason, "stop");
 });
 
@@ -83,6 +85,7 @@ test("a seed repeats an answer", async () => {
 test("a required tool is called, and its result goes back", async () => {
   const result = await generateText({
     ...ask, maxOutputTokens: 100, tools: { weather }, toolChoice: "required", stopWhen: isStepCount(2),
+    providerOptions: { waystation: { parallel_tool_calls: false } },
   });
   const calls = result.steps.flatMap((step) => step.toolCalls);
   assert.ok(calls.length >= 1 && calls.every((call) => call.toolName === "weather" && !call.invalid));
