@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "link/grpc/grpc_common.h"
@@ -40,6 +41,7 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     AddHold();
     StartRead(&incoming_);
     StartCall();
+    writer_ = std::thread([this] { start_writes(); });
   }
 
   bool send(v1::WorkerMessage message, bool wait) {
@@ -52,7 +54,7 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     if (queued_bytes_ > queued_bytes_max_) return true;  // given up, see send_if_room
     queued_bytes_ += message.ByteSizeLong();
     queue_.push_back(std::move(message));
-    if (!writing_) write_next();
+    if (!writing_) to_write_.notify_one();
     return true;
   }
 
@@ -61,14 +63,20 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     if (closing_) return;
     closing_ = true;
     room_.notify_all();
-    if (!writing_ && !broken_) StartWritesDone();
+    to_write_.notify_all();
+    if (!writing_ && queue_.empty() && !broken_) StartWritesDone();
   }
 
   void wait_until_done() {
-    std::unique_lock lock(end_->mutex);
-    if (end_->changed.wait_for(lock, kFlushLimit, [this] { return end_->done; })) return;
-    context_.TryCancel();
-    end_->changed.wait(lock, [this] { return end_->done; });
+    {
+      std::unique_lock lock(end_->mutex);
+      const auto done = [this] { return end_->done; };
+      if (!end_->changed.wait_for(lock, kFlushLimit, done)) {
+        context_.TryCancel();
+        end_->changed.wait(lock, done);
+      }
+    }
+    writer_.join();
   }
 
   void OnReadDone(bool ok) override {
@@ -82,6 +90,7 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
       std::lock_guard lock(mutex_);
       broken_ = true;
       room_.notify_all();
+      to_write_.notify_all();
     }
     RemoveHold();
   }
@@ -111,6 +120,7 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
       std::lock_guard lock(mutex_);
       broken_ = true;
       room_.notify_all();
+      to_write_.notify_all();
     }
     const std::shared_ptr<Done> end = end_;
     std::lock_guard lock(end->mutex);
@@ -119,6 +129,20 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
   }
 
  private:
+  // Starting a write takes gRPC 0.15 ms and wakes the server, often on the same core. The caller is
+  // an engine between two decode steps, for which its compute threads wait, so it is done here
+  // instead.
+  void start_writes() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      to_write_.wait(lock, [this] {
+        return broken_ || (closing_ && queue_.empty()) || (!writing_ && !queue_.empty());
+      });
+      if (broken_ || queue_.empty()) return;
+      write_next();
+    }
+  }
+
   // With the mutex held.
   void write_next() {
     writing_ = true;
@@ -135,11 +159,14 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
 
   std::mutex mutex_;
   std::condition_variable room_;
+  std::condition_variable to_write_;
   std::deque<v1::WorkerMessage> queue_;  // front: being written
   std::size_t queued_bytes_ = 0;
   bool writing_ = false;
   bool closing_ = false;
   bool broken_ = false;  // nothing can be written any more
+
+  std::thread writer_;
 };
 
 class GrpcWorkerEnd final : public WorkerTransport {
@@ -189,8 +216,8 @@ Result<std::unique_ptr<WorkerTransport>> connect_grpc(const GrpcClientOptions& o
   auto credentials = client_credentials(tls);
   if (!credentials) return credentials.error();
   auto channel = grpc::CreateCustomChannel(options.address, *credentials, channel_arguments());
-  const auto deadline = std::chrono::system_clock::now() +
-                        std::chrono::milliseconds(options.connect_timeout_ms);
+  const auto deadline =
+      std::chrono::system_clock::now() + std::chrono::milliseconds(options.connect_timeout_ms);
   if (!channel->WaitForConnected(deadline)) {
     return Error{Code::kUnavailable,
                  "can't reach a server at '" + options.address + "' within " +
