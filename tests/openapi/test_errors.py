@@ -114,7 +114,6 @@ COMPLETION_FAULTS = [
     ({"logprobs": True}, "logprobs"), ({"echo": "x"}, "echo"), ({"best_of": 0}, "best_of"),
     ({"n": 3, "best_of": 2}, "best_of"), ({"suffix": "end"}, "suffix"), ({"n": 129}, "n"),
     ({"max_tokens": -1}, "max_tokens"), ({"stream": True, "best_of": 2}, "best_of"),
-    ({"echo": True, "logprobs": 1}, "echo"),
 ]
 
 
@@ -163,6 +162,13 @@ def test_a_body_that_is_too_large(quick):
     big = b'{"model":"scripted","messages":[{"role":"user","content":"' + b"a" * (5 << 20) + b'"}]}'
     reply = quick.call("POST", "/v1/chat/completions", big, status=413)
     assert reply.error["code"]
+
+
+def test_an_echoed_prompt_has_no_logprobs(api):
+    from harness import MODEL
+    reply = api.post("/v1/completions", {"model": MODEL, "prompt": "a", "echo": True, "logprobs": 1},
+                     status=400)
+    assert reply.error["param"] == "echo"
 
 
 def test_too_long_a_prompt(api):

@@ -295,8 +295,8 @@ TEST(ScriptedEngineTest, CallsAToolWhenAskedTo) {
   v1::ToolCallDelta& call = *progress.add_tool_calls();
   call = pieces[0];
   call.mutable_arguments()->append(pieces[1].arguments());
-  engine->start(std::move(again));
   std::string rest = call.arguments();
+  engine->start(std::move(again));
   while (!engine->idle()) {
     clock.advance_ms(5);
     v1::Step step;
