@@ -199,6 +199,7 @@ class Broker final : public Api, public link::ServerEvents {
   std::map<RequestId, TimeMs> orphans_;                // steady deadline for a reader to come
 
   TimeMs next_house_ms_ = 0;
+  TimeMs tended_ms_ = 0;  // when sessions were last tended
   bool checkpointing_ = false;
   bool trimming_ = false;
   bool carrying_ = false;

@@ -277,12 +277,25 @@ TEST(BrokerTest, ASilentWorkerLosesItsLease) {
   Station station;
   auto worker = station.worker("w1", "m");
   ASSERT_TRUE(station.submit("m"));
-  station.clock.advance_ms(station.config.link.lease_ms + 1);
-  station.settle();
+  for (int i = 0; i <= 4; ++i) {
+    station.clock.advance_ms(station.config.link.lease_ms / 4);
+    station.settle();
+  }
   EXPECT_FALSE(worker->connected);
   EXPECT_EQ(station.stuck, (std::vector<std::int64_t>{4711}));
   auto next = station.worker("w2", "m");
   EXPECT_EQ(next->assigned.size(), 1u);
+}
+
+// Nobody could be heard while the machine slept.
+TEST(BrokerTest, AWorkerIsNotLostForTheServersOwnAbsence) {
+  Station station;
+  auto worker = station.worker("w1", "m");
+  ASSERT_TRUE(station.submit("m"));
+  station.clock.advance_ms(3 * station.config.link.lease_ms);
+  station.settle();
+  EXPECT_TRUE(worker->connected);
+  EXPECT_TRUE(station.stuck.empty());
 }
 
 TEST(BrokerTest, DeadlinesExpireWhileQueued) {

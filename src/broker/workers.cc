@@ -136,8 +136,12 @@ void Broker::take_back_unsent(const link::ServerSession& session) {
 // Heartbeats out, leases that ran out.
 void Broker::tend_sessions() {
   const TimeMs now = steady_ms();
+  // Away for so long (a machine that slept, or had no time for us), we have to read first.
+  const bool was_away = tended_ms_ != 0 && now - tended_ms_ > config_.link.lease_ms / 2;
+  tended_ms_ = now;
   std::vector<link::ConnectionId> expired;
   for (auto& [connection, session] : sessions_) {
+    if (was_away) session.excuse(now);
     if (session.expires_at_ms() <= now) {
       expired.push_back(connection);
     } else if (auto beat = session.heartbeat(now)) {

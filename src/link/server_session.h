@@ -72,6 +72,9 @@ class ServerSession {
   std::optional<v1::ServerMessage> cancel(const v1::Fence& fence);
   // No more credit from now on. Nothing if it was said before.
   std::optional<v1::ServerMessage> drain();
+  // The caller was away, and can't tell whether the worker gave signs of life meanwhile: the lease
+  // begins anew.
+  void excuse(TimeMs now_ms) { expires_at_ms_ = now_ms + config_.lease_ms; }
   // A heartbeat, if one is due. Call it at least every heartbeat_ms.
   std::optional<v1::ServerMessage> heartbeat(TimeMs now_ms);
 

@@ -55,6 +55,9 @@ class WorkerSession {
 
   // A heartbeat, if one is due. Nothing before the Welcome.
   std::optional<v1::WorkerMessage> heartbeat(const v1::Heartbeat& load, TimeMs now_ms);
+  // The caller was away, and can't tell whether the server gave signs of life meanwhile: the lease
+  // begins anew.
+  void excuse(TimeMs now_ms) { expires_at_ms_ = now_ms + lease_ms_; }
   // When heartbeat() has something next, or the session expires if that is sooner.
   TimeMs next_due_ms() const;
 

@@ -18,7 +18,7 @@ constexpr std::size_t kStopsMax = 4;
 constexpr std::size_t kLogitBiasMax = 1024;
 constexpr std::size_t kMetadataPairsMax = 16;
 constexpr std::size_t kMetadataKeyBytesMax = 64;
-constexpr std::size_t kMetadataValueBytesMax = 512 * 4;  // 512 characters
+constexpr std::ptrdiff_t kMetadataValueCharactersMax = 512;
 
 Status parse_numbers(const Object& body, Generation& out) {
   struct Field {
@@ -118,7 +118,11 @@ Status check_metadata(const Object& body) {
       return bad(at, "has a name of more than " + std::to_string(kMetadataKeyBytesMax) + " bytes");
     }
     if (!member.value().is_string()) return wrong_type(at, "a string", member.value());
-    if (member.value().get_string().size() > kMetadataValueBytesMax) {
+    const std::string_view value = member.value().get_string();
+    const auto characters = std::count_if(value.begin(), value.end(), [](char byte) {
+      return (static_cast<unsigned char>(byte) & 0xC0) != 0x80;
+    });
+    if (characters > kMetadataValueCharactersMax) {
       return bad(at, "is longer than 512 characters");
     }
   }

@@ -17,6 +17,8 @@
 namespace waystation::worker {
 namespace {
 
+constexpr TimeMs kAwayMs = 1000;  // woken so much too late, the machine had no time for us
+
 TimeMs steady_ms() { return SystemClock().steady_us() / 1000; }
 
 }  // namespace
@@ -230,8 +232,11 @@ void Worker::lose(Error why) {
 
 void Worker::pulse(link::WorkerTransport& transport) {
   std::unique_lock lock(mutex_);
+  TimeMs due_ms = steady_ms();
   while (!stop_pulse_ && !lost_) {
     const TimeMs now_ms = steady_ms();
+    // What came while we were away isn't read yet.
+    if (now_ms - due_ms > kAwayMs) session_->excuse(now_ms);
     if (now_ms >= session_->expires_at_ms()) {
       lose(Error{Code::kUnavailable, "the server was silent for longer than the lease"});
       lock.unlock();
@@ -247,6 +252,7 @@ void Worker::pulse(link::WorkerTransport& transport) {
       continue;
     }
     const TimeMs wait_ms = std::max<TimeMs>(1, session_->next_due_ms() - now_ms);
+    due_ms = now_ms + wait_ms;
     pulse_due_.wait_for(lock, std::chrono::milliseconds(wait_ms));
   }
 }

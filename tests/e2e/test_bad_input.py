@@ -49,7 +49,7 @@ def test_unknown_model_is_404_with_the_list(server):
     (chat_body("x", max_tokens=0), "max_tokens"),
     (chat_body("x", max_tokens=1.5), "max_tokens"),
     (chat_body("x", max_completion_tokens="many"), "max_completion_tokens"),
-    (chat_body("x", n=2), "n"),
+    (chat_body("x", n=17), "n"),
     (chat_body("x", stop=["a", "b", "c", "d", "e"]), "stop"),
     (chat_body("x", stop=[1]), "stop[0]"),
     (chat_body("x", seed="lucky"), "seed"),

@@ -17,8 +17,10 @@ PROMPTS = {
 }
 
 
-def real(server, prompt, **fields):
-    return server.stream(prompt, model=MODEL, temperature=0, max_tokens=TOKENS, **fields)
+def real(server, prompt, headers=None, **fields):
+    fresh = {"cache-control": "no-store", **(headers or {})}  # not the undisturbed answer again
+    return server.stream(prompt, headers=fresh, model=MODEL, temperature=0, max_tokens=TOKENS,
+                         **fields)
 
 
 @pytest.fixture(scope="module")

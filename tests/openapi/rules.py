@@ -154,7 +154,8 @@ def chat_answer(answer, request, logprobs=True):
         if request.get("logprobs") and not logprobs:
             continue
         if request.get("logprobs"):
-            text = None if calls or request.get("stop") else message["content"]
+            # Tokens of a stop string, or of a call that was cut short, are in no text.
+            text = None if request.get("tools") or request.get("stop") else message["content"]
             bad += chat_logprobs(choice.get("logprobs"), text, request.get("top_logprobs", 0))
         elif choice.get("logprobs") is not None:
             bad.append("logprobs that nobody asked for")

@@ -164,6 +164,13 @@ def test_a_body_that_is_too_large(quick):
     assert reply.error["code"]
 
 
+def test_a_stop_can_not_cut_json(api):
+    from harness import MODEL
+    reply = api.post("/v1/chat/completions", chat_body(
+        "a", model=MODEL, stop="a", response_format={"type": "json_object"}), status=400)
+    assert reply.error["param"] == "stop"
+
+
 def test_an_echoed_prompt_has_no_logprobs(api):
     from harness import MODEL
     reply = api.post("/v1/completions", {"model": MODEL, "prompt": "a", "echo": True, "logprobs": 1},

@@ -175,6 +175,9 @@ def draw(rng, parameters, base, model):
         if name in parameter_needs(parameters, names) and name != wrong:
             continue  # another one needs a certain value of it
         body[name] = Parameter.draw(parameter.bad if name == wrong else parameter.good, rng)
+    if wrong not in ("response_format", "stop") and \
+            (body.get("response_format") or {}).get("type", "text") != "text":
+        body.pop("stop", None)  # could cut the JSON: refused together
     if body.get("echo") is True and wrong not in ("logprobs", "echo"):
         body.pop("logprobs", None)  # the prompt's tokens have none here: refused together
     if "max_completion_tokens" in body and wrong not in ("max_tokens", "max_completion_tokens"):

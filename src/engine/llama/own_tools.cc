@@ -56,6 +56,9 @@ message::ChatMessage as_text(const message::ChatMessage& message) {
 
 }  // namespace
 
+constexpr int kCallsMax = 32;       // in one answer
+constexpr int kForcedCallsMax = 4;  // when a call must come
+
 // Not in the middle of a longer word: the grammar would have no way on.
 const char* const kCallTrigger = "(<tool_call)(?![a-zA-Z0-9_])";
 
@@ -66,7 +69,9 @@ std::string call_head(std::string_view name) {
 ToolUse tool_use_of(const message::ChatRequest& request) {
   ToolUse use;
   if (request.tool_choice == message::ToolChoice::kNone) return use;
-  use.several = request.parallel_tool_calls;
+  // A function that is asked for by name is called once.
+  use.several =
+      request.parallel_tool_calls && request.tool_choice != message::ToolChoice::kNamed;
   use.must_call = request.tool_choice != message::ToolChoice::kAuto;
   for (const message::Tool& tool : request.tools) {
     if (request.tool_choice == message::ToolChoice::kNamed && tool.name != request.tool_name) {
@@ -144,7 +149,10 @@ Result<std::string> grammar_of_tools(const ToolUse& use) {
         // A tokenizer may have joined white space to the tag before the grammar began.
         writer.rule("lead", "[ \\n\\t\\r]{0,4}");
         std::string root = call;
-        if (use.several) root += " (\"\\n\"? " + call + "){0,31}";
+        // Small models that must call go on calling: an end that they come to is better than none.
+        if (use.several) {
+          root += fmt::format(" (\"\\n\"? {}){{0,{}}}", call, (use.must_call ? kForcedCallsMax : kCallsMax) - 1);
+        }
         if (!use.json_schema.empty() && !use.must_call) {
           root = "(" + root + ") | " + writer.schema("json", use.json_schema);
         }
