@@ -141,8 +141,10 @@ check-tsan: setup ## unit tests of the core (without gRPC and HTTP) under Thread
 	$(VENV)/bin/python tests/run_all.py --build build/tsan --only unit --sanitizer tsan
 
 .PHONY: bench
-bench: setup build ## the real model's speed beside llama-server's; wants a machine with nothing else to do
-	@$(WITH_VENV) python3 bench/model_stream.py --binary $(BIN) --model $(MODEL)
+bench: setup build ## speed beside llama-server's and nginx's; wants a machine with nothing else to do
+	@$(MAKE) setup-apt APT_PACKAGES="nginx-light wrk"
+	$(WITH_VENV) python3 bench/model_stream.py --binary $(BIN) --model $(MODEL)
+	$(WITH_VENV) python3 bench/gateway.py --bin $(BIN)
 
 .PHONY: tidy
 tidy: build ## clang-tidy over the folders TIDY= of src/ (needs Debian's clang-tidy-16)
