@@ -266,7 +266,7 @@ Error Broker::unknown_model(const std::string& model) const {
     if (known.workers > 0) names += (names.empty() ? "" : ", ") + name;
   }
   return Error{Code::kModelNotFound,
-               "no worker serves the model '" + model + "'; " +
+               "no worker serves the model '" + model.substr(0, 200) + "'; " +
                    (names.empty() ? "no model is served now" : "served now: " + names),
                "model"};
 }

@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ledger/testing_fixture.h"
-#include "ledger/utf8.h"
+#include "base/utf8.h"
 
 namespace waystation::ledger {
 namespace {

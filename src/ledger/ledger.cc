@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "ledger/utf8.h"
+#include "base/utf8.h"
 
 namespace waystation::ledger {
 namespace {

@@ -1,5 +1,6 @@
 #include "message/openai.h"
 
+#include "base/utf8.h"
 #include "message/json.h"
 
 namespace waystation::message {
@@ -31,16 +32,30 @@ std::string_view openai_error_code(Code code) {
   return code == Code::kUnauthenticated ? "invalid_api_key" : code_name(code);
 }
 
+namespace {
+
+// A message may name what the client sent, which needn't be text.
+void append_shown(std::string& out, std::string text) {
+  if (!is_utf8(text)) {
+    for (char& byte : text) {
+      if (static_cast<unsigned char>(byte) >= 0x80) byte = '?';
+    }
+  }
+  append_json_string(out, text);
+}
+
+}  // namespace
+
 std::string openai_error_object(const Error& error) {
   std::string out = "{\"message\":";
-  append_json_string(out, error.message);
+  append_shown(out, error.message);
   out += ",\"type\":";
   append_json_string(out, openai_error_type(error.code));
   out += ",\"param\":";
   if (error.param.empty()) {
     out += "null";
   } else {
-    append_json_string(out, error.param);
+    append_shown(out, error.param);
   }
   out += ",\"code\":";
   append_json_string(out, openai_error_code(error.code));

@@ -20,5 +20,12 @@ TEST(OpenAiError, Bodies) {
   EXPECT_EQ(openai_error_code(Code::kContextLengthExceeded), "context_length_exceeded");
 }
 
+// What a client sent may be named in a message, and may be anything.
+TEST(OpenaiTest, AnErrorIsAlwaysText) {
+  EXPECT_EQ(openai_error_object({Code::kNotFound, "no '\xff\xc3'", "\xe4"}),
+            R"({"message":"no '??'","type":"invalid_request_error","param":"?","code":"not_found"})");
+  EXPECT_NE(openai_error_object({Code::kNotFound, "驿站"}).find("驿站"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace waystation::message

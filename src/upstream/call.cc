@@ -144,7 +144,8 @@ void Call::on_failed(HttpFailure failure) {
   } else if (mode_ == Mode::kRefusal) {  // the status says enough
     on_complete();
   } else {
-    end({0, named({Code::kUnavailable, std::move(failure.what)}), true, false});
+    end({0, named({Code::kUnavailable, std::move(failure.what)}), true, failure.unreached,
+         failure.unreached});
   }
 }
 

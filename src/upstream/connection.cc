@@ -132,6 +132,7 @@ std::string Connection::tls_reason(const error_code& ec) const {
 
 void Connection::opened() {
   open_ = true;
+  was_open_ = true;
   send();
   read();
 }
@@ -281,6 +282,7 @@ void Connection::lose(std::string what) {
   const auto exchange = std::exchange(exchange_, nullptr);
   Client* const client = client_;
   const bool stale = used_before_ && !heard_;
+  const bool unreached = !was_open_;
   close();
   if (exchange == nullptr) return;
   exchange->connection_.reset();
@@ -291,7 +293,7 @@ void Connection::lose(std::string what) {
     return;
   }
   exchange->over_ = true;
-  exchange->on_failed(HttpFailure{std::move(what)});
+  exchange->on_failed(HttpFailure{std::move(what), unreached});
 }
 
 void Connection::time_out() {

@@ -80,6 +80,7 @@ class Connection final : public std::enable_shared_from_this<Connection> {
   std::size_t filled_ = 0;
   bool open_ = false;
   bool closed_ = false;
+  bool was_open_ = false;  // connected once, TLS included
   bool reading_ = false;
   bool writing_ = false;
   bool write_broken_ = false;

@@ -28,6 +28,7 @@ struct Timeouts {
 // How a call ended that brought no whole response.
 struct HttpFailure {
   std::string what;  // "closed the connection in mid-answer", to follow the upstream's name
+  bool unreached = false;  // there was no connection to send it on
 };
 
 class Exchange : public ResponseSink, public std::enable_shared_from_this<Exchange> {

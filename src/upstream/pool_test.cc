@@ -303,10 +303,10 @@ TEST_F(UpstreamPool, NobodyListens) {
   start();
   ASSERT_TRUE(broker_.run(kBody).complete());
   server_.reset();
+  // It never saw the request, which goes back unharmed: another may take it at once.
   const Outcome outcome = broker_.run(kBody);
-  EXPECT_EQ(outcome.code(), Code::kUnavailable);
-  EXPECT_NE(outcome.failure.message().find("can't be connected to"), std::string::npos)
-      << outcome.failure.message();
+  EXPECT_TRUE(outcome.dropped);
+  EXPECT_FALSE(outcome.failed);
 }
 
 TEST_F(UpstreamPool, GarbageIsATypedErrorAndNeverAHang) {

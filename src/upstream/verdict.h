@@ -23,6 +23,7 @@ struct Verdict {
   Error error;          // unless pause_ms: how the attempt ends
   bool counts = false;  // one more failure of the upstream
   bool opens = false;   // no other call can go better: the circuit opens at once
+  bool unreached = false;  // the upstream never saw the request, which goes back as it was
 };
 
 // `name` is the upstream's; `wall_ms` now.

@@ -269,6 +269,13 @@ void VirtualWorker::on_ended(Call& call, Verdict verdict) {
   } else {
     const Error& error = verdict.error;
     (verdict.counts || verdict.opens ? metrics_.failed : metrics_.refused).add();
+    if (verdict.unreached) {
+      note_failure(verdict);  // says Leaving before the request goes back
+      ending.set_dropped(true);
+      put_ending(session, std::move(ending));
+      close_if_empty(call.session());
+      return;
+    }
     v1::Failure& failure = *ending.mutable_failure();
     failure.set_code(std::string(code_name(error.code)));
     failure.set_message(error.message);

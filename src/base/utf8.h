@@ -1,11 +1,11 @@
-// Whether bytes are UTF-8 text, as the records' text fields must be.
+// Whether bytes are UTF-8 text, as text fields of records and JSON must be.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
 
-namespace waystation::ledger {
+namespace waystation {
 
 // As RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
@@ -33,4 +33,4 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
-}  // namespace waystation::ledger
+}  // namespace waystation
