@@ -60,6 +60,13 @@ Status set_generation(const Model& model, const message::Generation& wanted,
   return {};
 }
 
+// An empty prompt asks for any text; a model needs a token to begin with.
+void begin_of_text(const Model& model, std::vector<llama_token>& tokens) {
+  const llama_token bos = llama_vocab_bos(model.vocab());
+  const llama_token begin = bos != LLAMA_TOKEN_NULL ? bos : llama_vocab_eos(model.vocab());
+  if (begin != LLAMA_TOKEN_NULL) tokens.push_back(begin);
+}
+
 Status check_length(const Model& model, const Prompt& prompt, const char* param) {
   const std::uint32_t context_tokens = model.info().context_length();
   for (const auto& tokens : prompt.tokens) {
@@ -105,6 +112,7 @@ Result<Prompt> make_completion_prompt(const Model& model, const message::Complet
   for (const message::TokenInput& input : request.prompts) {
     auto tokens = tokens_of_input(model, input, "prompt");
     if (!tokens) return tokens.error();
+    if (tokens->empty()) begin_of_text(model, *tokens);
     if (request.echo) prompt.echo.push_back(text_of_input(model, input));
     prompt.tokens.push_back(std::move(*tokens));
   }
