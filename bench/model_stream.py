@@ -155,7 +155,7 @@ def start(options, folder, prefix):
     model, threads = options.model, str(options.threads)
     port = free_port()
     ours = Server("Waystation", port, [
-        options.binary, "serve", "--listen", f"127.0.0.1:{port}", "--data", folder / "data", "--model",
+        options.binary, "serve", "--cache", "off", "--listen", f"127.0.0.1:{port}", "--data", folder / "data", "--model",
         model, "--threads", threads, "--slots", options.slots, "--context", options.context],
         "/readyz", folder / "waystation.log")
     port = free_port()
