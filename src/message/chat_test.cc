@@ -274,6 +274,7 @@ TEST(ChatRequest, BadInputNamesItsField) {
       {with(R"("reasoning_effort":"much")"), "reasoning_effort"},
       {with(R"("metadata":{"a":1})"), "metadata.a"},
       {with(R"("metadata":[])"), "metadata"},
+      {with(R"("metadata":{"k":")" + std::string(513, 'v') + R"("})"), "metadata.k"},
       {with(R"("user":5)"), "user"},
       {with(R"("store":"yes")"), "store"},
       {with(R"("verbosity":"low")"), "verbosity"},

@@ -100,6 +100,9 @@ TEST_F(Choices, RawPromptsAsTextOrTokensWithEcho) {
   EXPECT_GT(two.at("r").prompt_tokens, text.prompt_tokens);
 
   EXPECT_EQ(run(completion("r", raw("[1,2,3]", more))).prompt_tokens, 3u);
+  const Got any = run(completion("r", raw(R"("")", more)));  // from the beginning of text
+  EXPECT_EQ(any.prompt_tokens, 1u);
+  EXPECT_NE(any.text, "");
   const Got unknown = run(completion("r", raw("[99999999]", more)));
   EXPECT_EQ(unknown.failure_code, "invalid_argument");
   EXPECT_EQ(unknown.failure_param, "prompt");

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <numeric>
 #include <vector>
+
+#include "base/nearest.h"
 
 namespace waystation::engine {
 namespace {
@@ -37,32 +38,13 @@ Error bad(std::string message) {
   return Error{Code::kInvalidArgument, "scripted engine: " + std::move(message), "scripted"};
 }
 
-// Levenshtein's distance.
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 Error unknown_key(std::string_view key) {
-  std::vector<std::string_view> known;
-  for (const NumberKey& number : kNumbers) known.push_back(number.name);
-  for (const TextKey& entry : kTexts) known.push_back(entry.name);
-  const std::string_view nearest =
-      *std::min_element(known.begin(), known.end(),
-                        [key](auto a, auto b) { return distance(key, a) < distance(key, b); });
+  std::vector<std::string> known;
+  for (const NumberKey& number : kNumbers) known.emplace_back(number.name);
+  for (const TextKey& entry : kTexts) known.emplace_back(entry.name);
   std::string all;
-  for (const std::string_view name : known) all += (all.empty() ? "" : ", ") + std::string(name);
-  return bad("unknown key '" + std::string(key) + "', did you mean '" + std::string(nearest) +
+  for (const std::string& name : known) all += (all.empty() ? "" : ", ") + name;
+  return bad("unknown key '" + std::string(key) + "', did you mean '" + nearest_name(key, known) +
              "'? Known keys: " + all);
 }
 

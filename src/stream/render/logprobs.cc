@@ -5,37 +5,13 @@
 #include <cmath>
 #include <vector>
 
+#include "base/utf8.h"
 #include "message/json.h"
 
 namespace waystation::stream {
 namespace {
 
 using message::append_json_string;
-
-// The length of the UTF-8 character at `at`, or 0 when there is none.
-std::size_t character_bytes(std::string_view text, std::size_t at) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(at);
-  if (lead < 0x80) return 1;
-  const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || at + length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xc0) != 0x80) return 0;
-  }
-  const unsigned char second = byte(at + 1);
-  const bool too_long = (lead == 0xe0 && second < 0xa0) || (lead == 0xf0 && second < 0x90);
-  const bool not_a_character = (lead == 0xed && second > 0x9f) || (lead == 0xf4 && second > 0x8f);
-  return too_long || not_a_character ? 0 : length;
-}
-
-bool is_utf8(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t length = character_bytes(text, at);
-    if (length == 0) return false;
-    at += length;
-  }
-  return true;
-}
 
 // A token's text; the bytes of one that is a part of a character only are spelled out: "\xe4\xbd".
 std::string shown(std::string_view token, std::string_view prefix) {
