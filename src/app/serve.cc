@@ -19,6 +19,7 @@
 #include "app/serve_options.h"
 #include "base/log.h"
 #include "base/thread_executor.h"
+#include "base/thread_name.h"
 #include "broker/broker.h"
 #include "engine/scripted/scripted_options.h"
 #include "front/server.h"
@@ -63,6 +64,7 @@ class BrokerThread {
  public:
   explicit BrokerThread(broker::Broker& broker)
       : broker_(broker), thread_([this] {
+          name_this_thread("broker");
           while (broker_.turn(std::chrono::milliseconds(20))) {
           }
         }) {}
@@ -263,8 +265,8 @@ int run_serve(const ServeOptions& options) {
   SystemClock clock;
   watch::PrometheusMeter meter(clock, WAYSTATION_VERSION);
   std::mt19937_64 random{std::random_device{}()};
-  ThreadExecutor background(2);
-  ThreadExecutor disk(2);  // uploads, whose syncs are not to delay replays
+  ThreadExecutor background(2, "background");
+  ThreadExecutor disk(2, "disk");  // uploads, whose syncs are not to delay replays
   broker::Broker broker(broker_config(options, secrets->join_token, *models, scripted_name),
                         {clock, background, meter, [&random] { return random(); }, kill_child});
   journal::PosixFileSystem files;

@@ -3,12 +3,15 @@
 #include <chrono>
 #include <limits>
 
+#include "base/thread_name.h"
+
 namespace waystation {
 
-ThreadExecutor::ThreadExecutor(std::size_t threads)
+ThreadExecutor::ThreadExecutor(std::size_t threads, const char* name)
     : inbox_(std::numeric_limits<std::size_t>::max()) {
   for (std::size_t i = 0; i < threads; ++i) {
-    threads_.emplace_back([this] {
+    threads_.emplace_back([this, name] {
+      name_this_thread(name);
       std::vector<Task> tasks;
       while (inbox_.receive_all(tasks, std::chrono::hours(1))) {
         for (Task& task : tasks) task();

@@ -13,7 +13,8 @@ namespace waystation {
 // Runs tasks in order of arrival on `threads` threads.
 class ThreadExecutor final : public Executor {
  public:
-  explicit ThreadExecutor(std::size_t threads);
+  // `name`: of the threads.
+  explicit ThreadExecutor(std::size_t threads, const char* name = "executor");
   ~ThreadExecutor() override;
   void run(Task task) override;
   // Runs what is queued, takes nothing more, and returns when all threads have ended. Idempotent;

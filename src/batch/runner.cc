@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "batch/runner_loop.h"
 
 namespace waystation::batch {
@@ -149,7 +150,10 @@ Runner::Loop::Loop(const RunnerOptions& options, broker::Api& api, store::Databa
 void Runner::Loop::start(std::vector<std::string> unended) {
   waiting_.insert(waiting_.end(), std::make_move_iterator(unended.begin()),
                   std::make_move_iterator(unended.end()));
-  thread_ = std::thread([this] { run(); });
+  thread_ = std::thread([this] {
+    name_this_thread("batch");
+    run();
+  });
 }
 
 void Runner::Loop::stop() {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "front/connection.h"
 #include "front/deps.h"
 #include "front/loop.h"
@@ -146,7 +147,10 @@ Result<std::uint16_t> Server::start() {
   impl_->running = true;
   impl_->accept();
   for (const auto& loop : impl_->loops) {
-    impl_->threads.emplace_back([loop] { loop->run(); });
+    impl_->threads.emplace_back([loop] {
+      name_this_thread("front");
+      loop->run();
+    });
   }
   return port;
 }

@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "journal/recovery.h"
 
 namespace waystation::journal {
@@ -80,7 +81,10 @@ FileJournal::FileJournal(Options options, std::unique_ptr<FileLock> lock,
       writer_(std::move(recovered.writer)),
       previous_crc_(recovered.previous_crc),
       last_time_ms_(recovered.last_time_ms),
-      thread_([this] { run(); }) {}
+      thread_([this] {
+        name_this_thread("journal");
+        run();
+      }) {}
 
 FileJournal::~FileJournal() {
   {

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 
 namespace waystation::store {
 namespace {
@@ -86,7 +87,10 @@ Database::Database(DatabaseOptions options, std::unique_ptr<Sql> sql)
     : options_(std::move(options)),
       sql_(std::move(sql)),
       inbox_(options_.queue_max),
-      thread_([this] { loop(); }) {}
+      thread_([this] {
+        name_this_thread("database");
+        loop();
+      }) {}
 
 Database::~Database() {
   stop();

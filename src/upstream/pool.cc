@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/thread_name.h"
 #include "upstream/virtual_worker.h"
 
 namespace waystation::upstream {
@@ -43,7 +44,10 @@ class Pool::Loop {
   }
 
   void start(link::ServerEvents& events) {
-    thread_ = std::thread([this, &events] { run(events); });
+    thread_ = std::thread([this, &events] {
+      name_this_thread("upstream");
+      run(events);
+    });
   }
 
   void stop() {

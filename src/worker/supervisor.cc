@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread_name.h"
 #include "worker/process.h"
 
 namespace waystation::worker {
@@ -53,7 +54,10 @@ class Supervisor::Loop {
         wake_fd_(wake_fd),
         slots_(static_cast<std::size_t>(options_.workers)) {
     for (Slot& slot : slots_) slot.backoff_ms = options_.backoff_min_ms;
-    thread_ = std::thread([this] { run(); });
+    thread_ = std::thread([this] {
+      name_this_thread("supervisor");
+      run();
+    });
   }
 
   ~Loop() {

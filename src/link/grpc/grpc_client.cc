@@ -12,6 +12,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/thread_name.h"
 #include "link/grpc/grpc_common.h"
 #include "message/proto/link.grpc.pb.h"
 
@@ -41,7 +42,10 @@ class Call final : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::ServerM
     AddHold();
     StartRead(&incoming_);
     StartCall();
-    writer_ = std::thread([this] { start_writes(); });
+    writer_ = std::thread([this] {
+      name_this_thread("link-writer");
+      start_writes();
+    });
   }
 
   bool send(v1::WorkerMessage message, bool wait) {
