@@ -11,7 +11,8 @@
 namespace waystation {
 
 // Bounded multi-producer, single-consumer queue. The receiver takes everything at once, so a busy
-// receiver pays for one lock per batch. Any thread may send; one thread receives.
+// receiver pays for one lock per batch. Any thread may send; one thread receives. It outlives every
+// call: what was received doesn't say that its sender's call is over.
 template <typename T>
 class Mailbox {
  public:
@@ -19,9 +20,9 @@ class Mailbox {
 
   // False when the mailbox is full or closed; `item` is then left untouched.
   bool try_send(T&& item) {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (closed_ || items_.size() >= capacity_) return false;
-    push(std::move(item));
+    push(std::move(item), lock);
     return true;
   }
 
@@ -30,16 +31,16 @@ class Mailbox {
     std::unique_lock lock(mutex_);
     room_.wait(lock, [this] { return closed_ || items_.size() < capacity_; });
     if (closed_) return false;
-    push(std::move(item));
+    push(std::move(item), lock);
     return true;
   }
 
   // For completions whose number is bounded by what was asked for (journal, replay): ignores the
   // capacity. False when closed.
   bool send_reserved(T&& item) {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (closed_) return false;
-    push(std::move(item));
+    push(std::move(item), lock);
     return true;
   }
 
@@ -74,9 +75,12 @@ class Mailbox {
   }
 
  private:
-  void push(T&& item) {
+  // Wakes the receiver without the lock: it would otherwise wake only to wait for it.
+  void push(T&& item, std::unique_lock<std::mutex>& lock) {
     items_.push_back(std::move(item));
-    if (items_.size() == 1) filled_.notify_one();
+    if (items_.size() > 1) return;  // it was woken for an earlier one
+    lock.unlock();
+    filled_.notify_one();
   }
 
   const std::size_t capacity_;
