@@ -1,15 +1,12 @@
 #include "front/connection.h"
 
 #include <algorithm>
-#include <array>
-#include <boost/asio/write.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
-#include <charconv>
 #include <random>
 
-#include "base/check.h"
 #include "base/log.h"
+#include "front/admission.h"
 
 namespace waystation::front {
 namespace {
@@ -20,7 +17,6 @@ using boost::system::error_code;
 
 // Read ahead of a running answer: a pipelined request, or a client's goodbye.
 constexpr std::size_t kAheadBytesMax = 16 << 10;
-constexpr std::size_t kIdleBufferBytesMax = 64 << 10;
 
 std::string fresh_id(const Clock& clock) {
   thread_local std::mt19937_64 random(std::random_device{}());
@@ -121,7 +117,7 @@ void Connection::on_tick(std::int64_t now_us) {
 void Connection::wait_for_request(int timeout_ms) {
   state_ = State::kIdle;
   if (deps_.draining) return close();
-  if (buffer_.size() == 0 && buffer_.capacity() > kIdleBufferBytesMax) buffer_.shrink_to_fit();
+  if (buffer_.size() == 0 && buffer_.capacity() > kKeptBufferBytesMax) buffer_.shrink_to_fit();
   set_deadline(timeout_ms);
   if (buffer_.size() == 0) return watch();
   if (!watching_) return read_header();
@@ -257,13 +253,10 @@ void Connection::handle(Request request) {
   const auto self = shared_from_this();
   const auto exchange = begin_exchange(std::move(request)).shared_from_this();
   try {
-    if (answer_preflight(exchange->request_)) {
-      // Answered.
-    } else if (auto error = admit(exchange->request_)) {
-      Response response = error_response(*error);
-      if (error->code == Code::kMethodNotAllowed)
-        response.headers.emplace_back("Allow", error->param);
-      reply(std::move(response));
+    Admission admission = admit(deps_, exchange->request_);
+    route_ = admission.route;
+    if (admission.answer) {
+      reply(std::move(*admission.answer));
     } else {
       route_->handler(deps_, exchange);
     }
@@ -278,210 +271,7 @@ void Connection::handle(Request request) {
   }
 }
 
-// Finds the route and the tenant, or says why not.
-std::optional<Error> Connection::admit(Request& request) {
-  Match match = deps_.router.match(request.method, request.path);
-  if (match.route == nullptr) {
-    if (match.allow.empty()) {
-      return Error{Code::kNotFound, "there is nothing at " + request.path.substr(0, 200)};
-    }
-    return Error{Code::kMethodNotAllowed, "this path takes " + match.allow + " only", match.allow};
-  }
-  route_ = match.route;
-  request.params = std::move(match.params);
-  // A web page of another origin may send a plain POST without asking first; its browser names it.
-  const bool is_read = request.method == http::verb::get || request.method == http::verb::head;
-  const std::string_view origin = request.header("Origin");
-  if (!is_read && !origin.empty() && !origin_allowed(origin)) {
-    const std::size_t scheme = origin.find("://");
-    const bool is_same =
-        scheme != std::string_view::npos && origin.substr(scheme + 3) == request.header("Host");
-    if (!is_same) {
-      return Error{Code::kPermissionDenied,
-                   "web pages of this origin may not use this server; "
-                   "allow it with the server's CORS option"};
-    }
-  }
-  request.tenant = guard::kDefaultTenant;
-  if (deps_.keys != nullptr && !route_->is_open) {
-    auto tenant = deps_.keys->authenticate(request.header("Authorization"));
-    if (!tenant) return tenant.error();
-    request.tenant = std::move(*tenant);
-  }
-  return std::nullopt;
-}
-
-bool Connection::origin_allowed(std::string_view origin) const {
-  for (const std::string& allowed : deps_.options.cors_origins) {
-    if (allowed == "*" || allowed == origin) return true;
-  }
-  return false;
-}
-
-// A browser's question before a request from another origin.
-bool Connection::answer_preflight(const Request& request) {
-  if (request.method != http::verb::options || deps_.options.cors_origins.empty()) return false;
-  if (!request.has_header("Access-Control-Request-Method")) return false;
-  if (!origin_allowed(request.header("Origin"))) return false;
-  Response response;
-  response.status = 204;
-  response.headers = {
-      {"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
-      {"Access-Control-Allow-Headers",
-       "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, "
-       "X-Cache-TTL, X-Conversation-Id, X-Conversation-Memory, X-Deadline-Ms, "
-       "X-Resumable"},
-      {"Access-Control-Max-Age", "600"}};
-  reply(std::move(response));
-  return true;
-}
-
-// ---- answering ----------------------------------------------------------------------------------
-
-std::string Connection::head_text(const Response& response, std::optional<std::size_t> length) {
-  const auto reason = http::obsolete_reason(static_cast<http::status>(response.status));
-  std::string out;
-  out.reserve(320);
-  out += "HTTP/1.1 ";
-  out += std::to_string(response.status);
-  out += ' ';
-  out.append(reason.data(), reason.size());
-  const auto add = [&out](std::string_view name, std::string_view value) {
-    out += "\r\n";
-    out += name;
-    out += ": ";
-    out += value;
-  };
-  add("Date", loop_->date());
-  if (response.status != 204) add("Content-Type", response.content_type);
-  if (chunked_) add("Transfer-Encoding", "chunked");
-  if (length && response.status != 204) add("Content-Length", std::to_string(*length));
-  add("X-Request-Id", exchange_->request_id_);
-  const Request& request = exchange_->request();
-  const std::string_view origin = request.header("Origin");
-  if (!origin.empty() && origin_allowed(origin)) {
-    add("Access-Control-Allow-Origin", origin);
-    add("Access-Control-Expose-Headers", "X-Request-Id, X-Cache, Retry-After, Retry-After-Ms");
-    add("Vary", "Origin");
-  }
-  for (const auto& [name, value] : response.headers) add(name, value);
-  for (const auto& [name, value] : exchange_->headers_) add(name, value);
-  if (!keep_alive_) {
-    add("Connection", "close");
-  } else if (request.version < 11) {
-    add("Connection", "keep-alive");
-  }
-  out += "\r\n\r\n";
-  return out;
-}
-
-void Connection::reply(Response response) {
-  if (state_ != State::kHandling) return;
-  CHECK(!answered_);
-  if (deps_.draining || pieces_) keep_alive_ = false;
-  answered_ = true;
-  body_sink_.reset();
-  deps_.count_answer(route_, response.status);
-  std::string bytes = head_text(response, response.body.size());
-  if (!is_head_) bytes += response.body;
-  completed_ = true;
-  send(bytes);
-  finish_if_sent();
-}
-
-void Connection::begin_stream(Response head) {
-  if (state_ != State::kHandling) return;
-  CHECK(!answered_);
-  if (deps_.draining || pieces_) keep_alive_ = false;
-  answered_ = true;
-  body_sink_.reset();
-  deps_.count_answer(route_, head.status);
-  chunked_ = exchange_->request().version >= 11;
-  if (!chunked_) keep_alive_ = false;  // the end of the connection ends the answer
-  send(head_text(head, std::nullopt));
-}
-
-void Connection::stream(std::string_view bytes) {
-  if (state_ != State::kHandling || bytes.empty() || is_head_) return;
-  CHECK(answered_ && !completed_);
-  if (!chunked_) return send(bytes);
-  std::array<char, 20> size;
-  const auto [end, ec] = std::to_chars(size.data(), size.data() + size.size(), bytes.size(), 16);
-  out_.append(size.data(), end);
-  out_ += "\r\n";
-  out_ += bytes;
-  send("\r\n");
-}
-
-void Connection::end_stream(bool keep_alive) {
-  if (state_ != State::kHandling) return;
-  CHECK(answered_ && !completed_);
-  if (!keep_alive) keep_alive_ = false;
-  completed_ = true;
-  send(chunked_ && !is_head_ ? "0\r\n\r\n" : "");
-  finish_if_sent();
-}
-
-void Connection::send(std::string_view bytes) {
-  out_ += bytes;
-  flush();
-}
-
-// Tries at once, which nearly always takes everything; otherwise waits for room.
-void Connection::flush() {
-  if (write_pending_ || out_.empty() || state_ == State::kClosed) return;
-  error_code ec;
-  const std::size_t sent = socket_.write_some(asio::buffer(out_), ec);
-  if (!ec && sent == out_.size()) {
-    out_.clear();
-    return;
-  }
-  if (ec && ec != asio::error::would_block && ec != asio::error::try_again) {
-    // Broken: the outstanding read will say so; until then nothing more is written.
-    out_.clear();
-    error_code ignored;
-    socket_.shutdown(asio::ip::tcp::socket::shutdown_both, ignored);
-    return;
-  }
-  writing_.swap(out_);
-  out_.clear();
-  written_ = ec ? 0 : sent;
-  write_deadline_us_ = loop_->now_us() + std::int64_t{deps_.options.write_timeout_ms} * 1000;
-  write_rest();
-}
-
-void Connection::write_rest() {
-  write_pending_ = true;
-  socket_.async_write_some(asio::buffer(writing_.data() + written_, writing_.size() - written_),
-                           [self = shared_from_this()](error_code ec, std::size_t bytes) {
-                             self->on_written(ec, bytes);
-                           });
-}
-
-void Connection::on_written(error_code ec, std::size_t bytes) {
-  write_pending_ = false;
-  if (state_ == State::kClosed) return;
-  if (ec == asio::error::operation_aborted) ec = {};  // a read was cancelled, and this with it
-  if (ec) return close();
-  written_ += bytes;
-  if (bytes > 0) {
-    write_deadline_us_ = loop_->now_us() + std::int64_t{deps_.options.write_timeout_ms} * 1000;
-  }
-  if (written_ < writing_.size()) return write_rest();
-  writing_.clear();
-  written_ = 0;
-  if (writing_.capacity() > kIdleBufferBytesMax) writing_.shrink_to_fit();
-  flush();
-  if (unsent_bytes() > 0) return;
-  if (completed_) return finish_if_sent();
-  const auto activity = exchange_ ? exchange_->activity_ : nullptr;
-  if (activity && state_ == State::kHandling) activity->on_sent();
-}
-
-void Connection::finish_if_sent() {
-  if (!completed_ || unsent_bytes() > 0 || state_ != State::kHandling) return;
-  complete();
-}
+// ---- ending ------------------------------------------------------------------------------------
 
 void Connection::complete() {
   release_exchange();
@@ -501,8 +291,6 @@ void Connection::release_exchange() {
   if (!completed_ && activity) activity->on_gone();
 }
 
-// ---- ending -------------------------------------------------------------------------------------
-
 // Closing a socket with unread bytes makes the system throw the answer away on the other side: say
 // that nothing more comes, and read until the other side has closed or it takes too long.
 void Connection::linger() {
@@ -516,7 +304,7 @@ void Connection::linger() {
 void Connection::read_and_discard() {
   buffer_.clear();
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(kIdleBufferBytesMax),
+  socket_.async_read_some(buffer_.prepare(kKeptBufferBytesMax),
                           [self = shared_from_this()](error_code ec, std::size_t) {
                             self->watching_ = false;
                             if (self->state_ == State::kClosed) return;

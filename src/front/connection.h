@@ -7,7 +7,8 @@
 //                       └───────▶ kLingering ◀──────────────┘──▶ closed
 //
 // A route that takes its body in pieces is handled (kHandling) from the header on; its pieces go to
-// the handler's BodySink, one read at a time (connection_body.cc).
+// the handler's BodySink, one read at a time (connection_body.cc). What is written is in
+// connection_answer.cc; who may ask for what is in admission.h.
 //
 // While a handler works the connection goes on reading, so that a client that leaves is noticed at
 // once. There is one timer for all connections of a loop (on_tick), and a deadline in each.
@@ -30,6 +31,9 @@ namespace waystation::front {
 
 // The interim answer that lets a client send its body.
 inline constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+
+// A connection that waits keeps no larger buffers than these.
+inline constexpr std::size_t kKeptBufferBytesMax = 64 << 10;
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -80,9 +84,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void dispatch();
   Request make_request(const boost::beast::http::request_header<>& header);
   void handle(Request request);
-  std::optional<Error> admit(Request& request);
-  bool answer_preflight(const Request& request);
-  bool origin_allowed(std::string_view origin) const;
 
   std::string head_text(const Response& response, std::optional<std::size_t> length);
   void send(std::string_view bytes);
