@@ -141,19 +141,44 @@ void Connection::on_watch(error_code ec, std::size_t bytes) {
   if (state_ == State::kLingering) return read_and_discard();
   if (ec && ec != asio::error::operation_aborted) return close();
   if (state_ == State::kIdle) {
-    if (buffer_.size() > 0) return read_header();
+    if (buffer_.size() > 0) return parse_header();
     return watch();
   }
   if (state_ == State::kHandling && !body_sink_) watch();
 }
 
-void Connection::read_header() {
+void Connection::begin_header() {
   state_ = State::kHeader;
   timed_out_ = false;
   set_deadline(deps_.options.header_timeout_ms);
   parser_.emplace();
   parser_->header_limit(deps_.options.header_bytes_max);
   parser_->body_limit(boost::none);  // depends on the route
+}
+
+// What has come is most often the whole header, and the whole request.
+void Connection::parse_header() {
+  begin_header();
+  const error_code ec = parse_ahead();
+  if (!ec && !parser_->is_header_done()) return read_rest_of_header();
+  on_header(ec);
+}
+
+// Gives the parser what was read; what it leaves waits for more.
+error_code Connection::parse_ahead() {
+  error_code ec;
+  buffer_.consume(parser_->put(buffer_.data(), ec));
+  return ec == http::error::need_more ? error_code() : ec;
+}
+
+// From a buffer that holds a request already. By way of the loop, so that a client that sends many
+// requests ahead doesn't pile them up on the stack.
+void Connection::read_header() {
+  begin_header();
+  read_rest_of_header();
+}
+
+void Connection::read_rest_of_header() {
   http::async_read_header(
       socket_, buffer_, *parser_,
       [self = shared_from_this()](error_code ec, std::size_t) { self->on_header(ec); });
@@ -180,6 +205,11 @@ void Connection::on_header(error_code ec) {
 void Connection::read_body() {
   state_ = State::kBody;
   set_deadline(deps_.options.body_timeout_ms);
+  if (buffer_.size() > 0) {
+    parser_->eager(true);
+    if (const error_code ec = parse_ahead()) return on_read_failed(ec);
+    if (parser_->is_done()) return dispatch();
+  }
   http::async_read(socket_, buffer_, *parser_,
                    [self = shared_from_this()](error_code ec, std::size_t) {
                      if (self->state_ != State::kBody) return;
@@ -258,9 +288,12 @@ void Connection::handle(Request request) {
     if (admission.answer) {
       reply(std::move(*admission.answer));
     } else {
+      deps_.api.gather();
       route_->handler(deps_, exchange);
+      deps_.api.help();
     }
   } catch (const std::exception& thrown) {
+    deps_.api.help();
     // Out of memory, or a fault of ours: one request must not end the others.
     WS_LOG(error, "handler threw request={} what={}", exchange->request_id_, thrown.what());
     if (exchange->is_open() && !answered_) {

@@ -69,7 +69,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void wait_for_request(int timeout_ms);
   void watch();
   void on_watch(boost::system::error_code ec, std::size_t bytes);
+  void begin_header();
+  void parse_header();
+  boost::system::error_code parse_ahead();
   void read_header();
+  void read_rest_of_header();
   void on_header(boost::system::error_code ec);
   void read_body();
   std::uint64_t body_bytes_max(const Route* route) const;

@@ -27,10 +27,14 @@ void Feed::submit(broker::Submission submission, const Submit& how) {
   joined_ = true;
   is_cacheable_ = submission.cache != broker::CacheUse::kNone;
   // The callback keeps this feed alive: a client that left meanwhile must still be reported.
-  auto done = [self = shared_from_this()](Result<broker::Submitted> submitted) {
+  auto done = [self = shared_from_this(),
+               waits = sink_->waits_for_events()](Result<broker::Submitted> submitted) {
     if (!submitted) return self->inbox_->on_identity(submitted.error());
+    // A duplicate is yet to be joined.
+    const bool wake = !waits || submitted->duplicate;
     self->inbox_->on_identity(Identity{submitted->id, submitted->accepted_ms, submitted->duplicate,
-                                       submitted->cached, std::nullopt});
+                                       submitted->cached, std::nullopt},
+                              wake);
   };
   const auto status = how ? how(std::move(submission), std::move(done))
                           : deps_.api.submit(std::move(submission), std::move(done));
@@ -148,8 +152,10 @@ void Feed::let_go(bool client_gone) {
 }
 
 void Feed::on_tick(std::int64_t now_us) {
-  if (done_ || !id_) return;
+  if (done_) return;
   const auto self = shared_from_this();
+  if (!id_) pump();
+  if (done_ || !id_) return;
   if (join_again_) join();
   const std::int64_t hold_us = std::int64_t{deps_.options.hold_back_ms} * 1000;
   if (!waited_ && now_us - exchange_->request().received_us >= hold_us) {
@@ -166,7 +172,9 @@ void Feed::on_tick(std::int64_t now_us) {
 void Feed::on_gone() {
   if (done_) return;
   if (!id_) {
-    gone_ = true;  // the answer to submit or attach brings the id
+    gone_ = true;  // the answer to submit or attach brings the id, if it isn't there yet
+    inbox_->insist();
+    pump();
     return;
   }
   done_ = true;
@@ -177,6 +185,8 @@ void Feed::on_gone() {
 void Feed::on_stop() {
   if (done_) return;
   const auto self = shared_from_this();
+  if (!id_) pump();
+  if (done_) return;
   let_go(false);
   fail({Code::kUnavailable,
         "the server is shutting down; the request is kept, read on at /v1/requests/" +

@@ -2,14 +2,12 @@
 
 namespace waystation::front {
 
-// Applies `change` to the content, and wakes the owner unless it is on its way already.
 template <typename Change>
 void Inbox::deliver(Change change) {
   {
     std::lock_guard lock(mutex_);
     if (closed_) return;
-    change();
-    if (!identified_) return;
+    if (!change() || !identified_) return;
     if (std::exchange(woken_, true)) return;
   }
   if (auto owner = owner_.lock()) loop_->wake(std::move(owner));
@@ -25,28 +23,37 @@ bool Inbox::on_block(stream::BlockPtr block) {
                                        bytes_ + bytes <= limits_.bytes_max);
     if (!fits) {
       content_.let_go = true;
-      return;
+      return true;
     }
     events_ += block->events.size();
     bytes_ += bytes;
     content_.blocks.push_back(std::move(block));
     taken = true;
+    return true;
   });
   return taken;
 }
 
 void Inbox::on_end(const stream::Ending& ending) {
-  deliver([&] { content_.ending = ending; });
+  deliver([&] {
+    content_.ending = ending;
+    return true;
+  });
 }
 
 void Inbox::on_interrupted(const Error& error) {
-  deliver([&] { content_.interruption = error; });
+  deliver([&] {
+    content_.interruption = error;
+    return true;
+  });
 }
 
-void Inbox::on_identity(Result<Identity> identity) {
+void Inbox::on_identity(Result<Identity> identity, bool wake) {
   deliver([&] {
     content_.identity = std::move(identity);
     identified_ = true;
+    return wake || insists_ || content_.ending || content_.interruption || content_.let_go ||
+           !content_.blocks.empty();
   });
 }
 

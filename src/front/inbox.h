@@ -48,7 +48,13 @@ class Inbox final : public stream::Reader {
   bool on_block(stream::BlockPtr block) override;
   void on_end(const stream::Ending& ending) override;
   void on_interrupted(const Error& error) override;
-  void on_identity(Result<Identity> identity);
+  // `wake`: false when the owner wants it only together with what comes next, or asks for it.
+  void on_identity(Result<Identity> identity, bool wake = true);
+  // From now on the owner is woken for the identity in any case.
+  void insist() {
+    std::lock_guard lock(mutex_);
+    insists_ = true;
+  }
 
   // Everything so far. There is room again.
   Content take();
@@ -56,6 +62,7 @@ class Inbox final : public stream::Reader {
   void close();
 
  private:
+  // Applies `change`, which says whether it is worth waking the owner.
   template <typename Change>
   void deliver(Change change);
 
@@ -68,6 +75,7 @@ class Inbox final : public stream::Reader {
   std::size_t events_ = 0;
   std::size_t bytes_ = 0;
   bool identified_ = false;  // until then nobody is woken: blocks may come before the identity
+  bool insists_ = false;
   bool woken_ = false;
   bool closed_ = false;
 };

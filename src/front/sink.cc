@@ -20,6 +20,7 @@ class StreamSink final : public Sink {
     frames_.emplace(output_.bytes(), renderer_->names_frames());
     return std::nullopt;
   }
+  bool waits_for_events() const override { return true; }
   void on_event(Sequence sequence, const v1::Event& event) override {
     output_.open();
     renderer_->on_event(*frames_, sequence, event);
@@ -130,6 +131,7 @@ class AnswerSink final : public Sink {
     CHECK(collector_ != nullptr);
     return std::nullopt;
   }
+  bool waits_for_events() const override { return true; }
   void on_event(Sequence, const v1::Event& event) override {
     if (collector_->bytes() <= bytes_max_) collector_->add(event);
   }

@@ -17,6 +17,8 @@ class Sink {
   virtual ~Sink() = default;
   // The first call. An answer here ends it: the request can't be shown as asked.
   virtual std::optional<Response> on_identity(const Identity& identity) = 0;
+  // Whether on_identity has nothing to show, so that the loop needn't be woken for it alone.
+  virtual bool waits_for_events() const { return false; }
   virtual void on_event(Sequence sequence, const v1::Event& event) = 0;
   // One of these two is the last call. on_error: refused, or interrupted.
   virtual void on_ending(const stream::Ending& ending) = 0;
