@@ -41,20 +41,30 @@ void Broker::keep_house() {
   update_health();
 }
 
-// A sealed segment that no checkpoint covers: makes one of the state at its end, in the background.
+// Sealed segments that no checkpoint covers: makes one of the state at their end, in the
+// background. It reads the last one and writes all of the state again, so it waits until there is
+// as much new to cover as that was, or the journal has to shrink: then all checkpoints together
+// cost no more than reading the journal a few times.
 void Broker::checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments) {
   LogIndex sealed;
+  std::uint64_t new_bytes = 0;
+  std::uint64_t bytes = 0;
   for (const journal::SegmentInfo& segment : segments) {
-    if (segment.sealed) sealed = segment.last;
+    bytes += segment.bytes;
+    if (!segment.sealed) continue;
+    sealed = segment.last;
+    if (segment.last > checkpoint_) new_bytes += segment.bytes;
   }
   if (checkpointing_ || sealed <= checkpoint_) return;
+  if (new_bytes < checkpoint_bytes_ && bytes <= config_.journal_bytes_max) return;
   checkpointing_ = true;
   deps_.background.run([this, sealed] {
-    const Status written = write_checkpoint(*journal_, config_.limits, sealed);
+    const Result<std::uint64_t> written = write_checkpoint(*journal_, config_.limits, sealed);
     inbox_.send_reserved([this, sealed, written] {
       checkpointing_ = false;
       if (written) {
         checkpoint_ = sealed;
+        checkpoint_bytes_ = *written;
       } else {
         WS_LOG(error, "checkpoint failed error=\"{}\"", written.error().message);
       }
@@ -142,8 +152,7 @@ void Broker::cancel_orphans() {
     }
     const ledger::Request* request = ledger_->find(at->first);
     if (request != nullptr && request->live() && hub_.readers(at->first) == 0) {
-      ledger_->cancel(at->first, "no client came for it", now_ms(),
-                      proposal_);
+      ledger_->cancel(at->first, "no client came for it", now_ms(), proposal_);
       absorb();
     }
     at = orphans_.erase(at);

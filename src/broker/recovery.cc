@@ -15,13 +15,16 @@ Result<Recovered> recover(const journal::Journal& journal, const ledger::Limits&
   if (*checkpoint) {
     v1::LedgerSnapshot snapshot;
     if (!snapshot.ParseFromString((*checkpoint)->state)) {
-      return Error{Code::kCorruption, "the checkpoint's state can't be parsed; it was written by "
-                                      "another program or changed by another hand"};
+      return Error{Code::kCorruption,
+                   "the checkpoint's state can't be parsed; it was written by "
+                   "another program or changed by another hand"};
     }
     if (const Status restored = out.ledger->restore(snapshot); !restored) return restored.error();
     out.checkpoint = (*checkpoint)->index;
+    out.checkpoint_bytes = (*checkpoint)->state.size();
     if (out.ledger->index() != out.checkpoint) {
-      return Error{Code::kCorruption, "the checkpoint's state is of another record than its name says"};
+      return Error{Code::kCorruption,
+                   "the checkpoint's state is of another record than its name says"};
     }
   }
   const LogIndex last = upto == LogIndex{} ? journal.durable_index() : upto;
@@ -35,8 +38,8 @@ Result<Recovered> recover(const journal::Journal& journal, const ledger::Limits&
                        "journal record " + std::to_string(index.value) + " can't be parsed"};
         }
         if (Status applied = out.ledger->apply(record, index); !applied) {
-          applied.error().message = "journal record " + std::to_string(index.value) + ": " +
-                                    applied.error().message;
+          applied.error().message =
+              "journal record " + std::to_string(index.value) + ": " + applied.error().message;
           return applied;
         }
         ++out.replayed;
@@ -46,7 +49,8 @@ Result<Recovered> recover(const journal::Journal& journal, const ledger::Limits&
   return out;
 }
 
-Status write_checkpoint(journal::Journal& journal, const ledger::Limits& limits, LogIndex upto) {
+Result<std::uint64_t> write_checkpoint(journal::Journal& journal, const ledger::Limits& limits,
+                                       LogIndex upto) {
   auto recovered = recover(journal, limits, upto);
   if (!recovered) return recovered.error();
   journal::Checkpoint checkpoint;
@@ -54,7 +58,8 @@ Status write_checkpoint(journal::Journal& journal, const ledger::Limits& limits,
   if (!recovered->ledger->snapshot().SerializeToString(&checkpoint.state)) {
     return Error{Code::kInternal, "the ledger's state is too large for one checkpoint"};
   }
-  return journal.write_checkpoint(checkpoint);
+  if (Status written = journal.write_checkpoint(checkpoint); !written) return written.error();
+  return checkpoint.state.size();
 }
 
 }  // namespace waystation::broker

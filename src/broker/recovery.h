@@ -13,8 +13,9 @@ namespace waystation::broker {
 
 struct Recovered {
   std::unique_ptr<ledger::Ledger> ledger;
-  LogIndex checkpoint;            // the record the checkpoint stood at; {} when there was none
-  std::uint64_t replayed = 0;     // records applied after it
+  LogIndex checkpoint;                 // the record the checkpoint stood at; {} when there was none
+  std::uint64_t checkpoint_bytes = 0;  // of its state
+  std::uint64_t replayed = 0;          // records applied after it
 };
 
 // State after record `upto`; {} means the newest durable one. Any thread; does disk work.
@@ -22,7 +23,9 @@ Result<Recovered> recover(const journal::Journal& journal, const ledger::Limits&
                           LogIndex upto = {});
 
 // Writes a checkpoint of the state after record `upto`, from the journal alone: the working ledger is
-// not stopped for it, and every checkpoint proves again that the records give the state (I7).
-Status write_checkpoint(journal::Journal& journal, const ledger::Limits& limits, LogIndex upto);
+// not stopped for it, and every checkpoint proves again that the records give the state (I7). The
+// size of the state, in bytes.
+Result<std::uint64_t> write_checkpoint(journal::Journal& journal, const ledger::Limits& limits,
+                                       LogIndex upto);
 
 }  // namespace waystation::broker
