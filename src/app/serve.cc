@@ -1,6 +1,7 @@
 // `waystation serve`: reads the options, joins the parts, and waits for the signal to end.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -80,8 +81,8 @@ class BrokerThread {
   std::thread thread_;
 };
 
-// A stuck worker (stopped, or hanging in its engine) doesn't end by itself, and only its end lets the
-// supervisor start the next. Never anything but a child of ours.
+// A stuck worker (stopped, or hanging in its engine) doesn't end by itself, and only its end lets
+// the supervisor start the next. Never anything but a child of ours.
 void kill_child(std::int64_t pid) {
   std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
   std::string line;
@@ -115,21 +116,23 @@ Result<Secrets> read_secrets(const ServeOptions& options, const front::Listen& l
     if (!keys) return keys.error();
     secrets.keys = std::move(*keys);
   } else if (!listen.is_loopback()) {
-    return Error{Code::kInvalidArgument,
-                 "listening on " + listen.host +
-                     ", which other machines can reach, needs --api-key-file FILE; make a key with: "
-                     "waystation keys add FILE --tenant NAME",
-                 "listen"};
+    return Error{
+        Code::kInvalidArgument,
+        "listening on " + listen.host +
+            ", which other machines can reach, needs --api-key-file FILE; make a key with: "
+            "waystation keys add FILE --tenant NAME",
+        "listen"};
   }
   if (!options.join_token_file.empty()) {
     auto token = read_secret(options.join_token_file, "--join-token-file");
     if (!token) return token.error();
     secrets.join_token = std::move(*token);
   } else if (!options.link_listen.empty()) {
-    return Error{Code::kInvalidArgument,
-                 "--link-listen needs --join-token-file FILE, so that not everybody can join as a worker; "
-                 "make one with: openssl rand -hex 32 > FILE",
-                 "link-listen"};
+    return Error{
+        Code::kInvalidArgument,
+        "--link-listen needs --join-token-file FILE, so that not everybody can join as a worker; "
+        "make one with: openssl rand -hex 32 > FILE",
+        "link-listen"};
   }
   return secrets;
 }
@@ -146,6 +149,7 @@ broker::Config broker_config(const ServeOptions& options, const std::string& joi
   config.link.lease_ms = 10'000;
   config.journal_bytes_max = options.journal_bytes_max;
   config.version = WAYSTATION_VERSION;
+  config.callers_help = true;
   for (const ModelFile& model : models) config.expected_models.push_back(model.name);
   if (!scripted.empty()) config.expected_models.push_back(scripted);
   for (const upstream::Options& upstream : options.upstreams) {
@@ -160,6 +164,7 @@ broker::Config broker_config(const ServeOptions& options, const std::string& joi
 front::Options front_options_of(const ServeOptions& options, const front::Listen& listen) {
   front::Options front;
   front.listen = listen;
+  front.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
   front.body_bytes_max = options.body_bytes_max;
   front.file_bytes_max = options.file_bytes_max;
   front.connections_max = options.connections_max;
@@ -182,7 +187,8 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& optio
   }
   journal::FileJournal::Options file;
   file.dir = options.data + "/journal";
-  file.durability = options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
+  file.durability =
+      options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
   file.segment_bytes_max = options.segment_bytes;
   file.callbacks = std::move(callbacks);
   file.file_system = &files;
@@ -197,12 +203,14 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
                                                       const std::vector<ModelFile>& models,
                                                       const std::string& socket) {
   const int llama_workers = options.workers * static_cast<int>(models.size());
-  const int cores = options.threads > 0 ? options.threads
-                                        : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int cores = options.threads > 0
+                        ? options.threads
+                        : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int threads = std::max(1, cores / std::max(1, llama_workers));
-  const std::vector<std::string> common{own_executable(), "worker",  "--connect", "unix:" + socket,
+  const std::vector<std::string> common{own_executable(), "worker",
+                                        "--connect",      "unix:" + socket,
                                         "--local-parent", std::to_string(::getpid()),
-                                        "--log-level", options.log_level};
+                                        "--log-level",    options.log_level};
   std::vector<std::vector<std::string>> commands;
   const auto add = [&](std::vector<std::string> own) {
     std::vector<std::string> command = common;
@@ -213,8 +221,8 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
   for (const ModelFile& model : models) {
     for (int i = 0; i < options.workers; ++i) {
       add({model.embeds ? "--embed-model" : "--model", model.path, "--model-name", model.name,
-           "--threads", std::to_string(threads),
-           "--slots", std::to_string(options.slots), "--context", std::to_string(options.context)});
+           "--threads", std::to_string(threads), "--slots", std::to_string(options.slots),
+           "--context", std::to_string(options.context)});
     }
   }
   if (options.scripted_given) {
@@ -280,25 +288,27 @@ int run_serve(const ServeOptions& options) {
   std::vector<std::string> link_addresses{"unix:" + *socket};
   if (!options.link_listen.empty()) link_addresses.push_back(options.link_listen);
   link::TransportMux workers(broker);  // outlives the transports, which tell it of their end
-  link::GrpcLinkServer link({.addresses = link_addresses,
-                             .tls = {options.link_cert, options.link_key, options.link_ca}});
+  link::GrpcLinkServer link(
+      {.addresses = link_addresses, .tls = {options.link_cert, options.link_key, options.link_ca}});
   auto upstreams = upstream::make_pool({options.upstreams, WAYSTATION_VERSION}, clock, meter);
   if (!upstreams) return fail(upstreams.error());
   link::ServerEvents& link_events = workers.add(link);
   link::ServerEvents& upstream_events = workers.add(**upstreams);
-  if (const Status started = broker.start(**journal, workers); !started) return fail(started.error());
+  if (const Status started = broker.start(**journal, workers); !started)
+    return fail(started.error());
   BrokerThread loop(broker);
   if (const Status started = link.start(link_events); !started) return fail(started.error());
   (*upstreams)->start(upstream_events);
-  if (const Status started = data->start(broker, clock, meter); !started) return fail(started.error());
+  if (const Status started = data->start(broker, clock, meter); !started)
+    return fail(started.error());
 
-  front::Server front(front_options_of(options, *listen), broker,
-                      secrets->keys ? &*secrets->keys : nullptr,
-                      [&meter] { return meter.render(); }, clock, meter, data->parts());
+  front::Server front(
+      front_options_of(options, *listen), broker, secrets->keys ? &*secrets->keys : nullptr,
+      [&meter] { return meter.render(); }, clock, meter, data->parts());
   const auto port = front.start();
   if (!port) return fail(port.error());
-  const std::string host = listen->host.find(':') == std::string::npos ? listen->host
-                                                                       : "[" + listen->host + "]";
+  const std::string host =
+      listen->host.find(':') == std::string::npos ? listen->host : "[" + listen->host + "]";
   WS_LOG(info, "listening url=http://{}:{}", host, *port);
 
   const auto commands = worker_commands(options, *models, *socket);
@@ -306,7 +316,9 @@ int run_serve(const ServeOptions& options) {
   if (!commands.empty()) {
     worker::SupervisorOptions supervised;
     supervised.workers = static_cast<int>(commands.size());
-    supervised.command = [&commands](int index) { return commands[static_cast<std::size_t>(index)]; };
+    supervised.command = [&commands](int index) {
+      return commands[static_cast<std::size_t>(index)];
+    };
     supervised.on_given_up = [&](int index, const std::string& reason) {
       WS_LOG(error, "local worker can't run worker=local-{} reason=\"{}\"", index, reason);
       if (!broker.health().ready) end.give(78);
@@ -315,7 +327,9 @@ int run_serve(const ServeOptions& options) {
     if (!started) return fail(started.error());
     supervisor = std::move(*started);
   } else if (options.upstreams.empty()) {
-    WS_LOG(warn, "no local worker: give a model with --model FILE.gguf ('make models' fetches a small one)");
+    WS_LOG(
+        warn,
+        "no local worker: give a model with --model FILE.gguf ('make models' fetches a small one)");
   }
 
   const int status = end.wait();
@@ -333,7 +347,8 @@ Run add_serve(CLI::App& parser) {
       "  waystation serve                                   the small model of 'make models'\n"
       "  waystation serve --model a.gguf --model b.gguf --workers 2\n"
       "  waystation serve --scripted tokens=64,interval-ms=20 --workers 4\n"
-      "  waystation serve --upstream https://api.example.com/v1 --upstream-model big --upstream-key-env KEY\n"
+      "  waystation serve --upstream https://api.example.com/v1 --upstream-model big "
+      "--upstream-key-env KEY\n"
       "  waystation serve --config docs/waystation.toml\n"
       "  waystation serve --listen 0.0.0.0:8080 --api-key-file keys");
   return [options, &parser] {

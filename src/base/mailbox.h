@@ -35,6 +35,18 @@ class Mailbox {
     return true;
   }
 
+  // As try_send, but wakes nobody: the sender sees to it that it is received.
+  bool try_leave(T&& item) {
+    std::lock_guard lock(mutex_);
+    if (closed_ || items_.size() >= capacity_) return false;
+    items_.push_back(std::move(item));
+    return true;
+  }
+  // Wakes the receiver, if something is there for it.
+  void wake() {
+    if (size() > 0) filled_.notify_one();
+  }
+
   // For completions whose number is bounded by what was asked for (journal, replay): ignores the
   // capacity. False when closed.
   bool send_reserved(T&& item) {
@@ -44,12 +56,22 @@ class Mailbox {
     return true;
   }
 
+  // Waits up to `timeout` for something to receive, or for the end.
+  template <typename Duration>
+  void wait(Duration timeout) {
+    std::unique_lock lock(mutex_);
+    filled_.wait_for(lock, timeout, [this] { return closed_ || !items_.empty(); });
+  }
+
   // Moves everything queued into `out` (appending), waiting up to `timeout` for the first item.
   // False when closed and empty.
   template <typename Duration>
   bool receive_all(std::vector<T>& out, Duration timeout) {
+    wait(timeout);
+    return receive_now(out);
+  }
+  bool receive_now(std::vector<T>& out) {
     std::unique_lock lock(mutex_);
-    filled_.wait_for(lock, timeout, [this] { return closed_ || !items_.empty(); });
     if (items_.empty()) return !closed_;
     if (out.empty()) {
       out.swap(items_);
@@ -78,7 +100,6 @@ class Mailbox {
   // Wakes the receiver without the lock: it would otherwise wake only to wait for it.
   void push(T&& item, std::unique_lock<std::mutex>& lock) {
     items_.push_back(std::move(item));
-    if (items_.size() > 1) return;  // it was woken for an earlier one
     lock.unlock();
     filled_.notify_one();
   }

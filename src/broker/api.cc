@@ -38,7 +38,7 @@ std::string_view task_of(std::string_view type) {
 }  // namespace
 
 Status Broker::post(Task task) {
-  if (inbox_.try_send(std::move(task))) return {};
+  if (leave(task) || inbox_.try_send(std::move(task))) return {};
   return Error{
       Code::kQueueFull, "the server has more to do than it can queue; try again", {}, 1000};
 }

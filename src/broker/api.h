@@ -114,6 +114,11 @@ class Api {
  public:
   virtual ~Api() = default;
 
+  // Between the two, what this thread asks wakes nobody; help() then has it done, by this thread if
+  // no other is at it. Saves two switches of threads a call. For threads that hold no lock.
+  virtual void gather() {}
+  virtual void help() {}
+
   // Accepts a request. Errors through the callback: kModelNotFound (message lists the models),
   // kQueueFull (with retry_after_ms), kIdempotencyMismatch, kUnavailable (journal failed, draining).
   virtual Status submit(Submission submission, Callback<Submitted> done) = 0;

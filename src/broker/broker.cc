@@ -14,6 +14,12 @@ namespace {
 // A batch is handed to the journal when it is this large, at the latest at the end of the turn.
 constexpr std::size_t kBatchRecordsMax = 4096;
 
+// Turns that a thread takes in a row when it helps.
+constexpr int kHelpTurns = 4;
+
+// The broker whose calls this thread gathers, see Api::gather().
+thread_local const Broker* gathers_for = nullptr;
+
 stream::Ending ending_of(const v1::Settled& settled, Sequence sequence) {
   return {settled.state(), settled.finish_reason(), settled.failure(), settled.usage(), sequence};
 }
@@ -35,7 +41,10 @@ Broker::~Broker() = default;
 journal::Callbacks Broker::journal_callbacks() {
   return {
       [this](LogIndex durable) {
-        inbox_.send_reserved([this, durable] { gate_.open_to(durable); });
+        gather();
+        Task task = [this, durable] { gate_.open_to(durable); };
+        if (!leave(task)) inbox_.send_reserved(std::move(task));
+        help();
       },
       [this](Error error) {
         inbox_.send_reserved([this, error = std::move(error)] { on_failure(error); });
@@ -51,6 +60,7 @@ Status Broker::start(journal::Journal& journal, link::ServerTransport& transport
   if (!recovered) return recovered.error();
   ledger_ = std::move(recovered->ledger);
   checkpoint_ = recovered->checkpoint;
+  checkpoint_bytes_ = recovered->checkpoint_bytes;
   absorbed_ = ledger_->index();
   CHECK(journal.next_index().value == absorbed_.value + 1);
   gate_.open_to(absorbed_);
@@ -68,15 +78,43 @@ Status Broker::start(journal::Journal& journal, link::ServerTransport& transport
   absorb();
   flush();
   WS_LOG(info, "recovered epoch={} live={} ended={} checkpoint={} replayed={} took_ms={}",
-         ledger_->epoch().value, counts.queued + counts.running, counts.retained,
-         checkpoint_.value, recovered->replayed, (deps_.clock.steady_us() - began_us) / 1000);
+         ledger_->epoch().value, counts.queued + counts.running, counts.retained, checkpoint_.value,
+         recovered->replayed, (deps_.clock.steady_us() - began_us) / 1000);
   update_health();
   return {};
 }
 
 bool Broker::turn(std::chrono::milliseconds wait) {
+  inbox_.wait(wait);
+  std::lock_guard lock(turn_mutex_);
+  return take_turn();
+}
+
+void Broker::gather() {
+  if (config_.callers_help) gathers_for = this;
+}
+
+// A few turns and no more: a thread that helps has work of its own. The broker's own thread does
+// the rest. Who finds a turn under way leaves it what was brought: its taker looks again after it.
+void Broker::help() {
+  if (std::exchange(gathers_for, nullptr) != this) return;
+  for (int turns = 0; turns < kHelpTurns && inbox_.size() > 0; ++turns) {
+    std::unique_lock lock(turn_mutex_, std::try_to_lock);
+    if (!lock) return;
+    take_turn();
+  }
+  inbox_.wake();
+}
+
+// True when this thread gathers, and there was room.
+bool Broker::leave(Task& task) {
+  return gathers_for == this && inbox_.try_leave(std::move(task));
+}
+
+bool Broker::take_turn() {
+  if (ended_) return false;
   tasks_.clear();
-  inbox_.receive_all(tasks_, wait);
+  inbox_.receive_now(tasks_);
   for (Task& task : tasks_) {
     task();
     if (batch_.size() >= kBatchRecordsMax) flush();
@@ -85,10 +123,12 @@ bool Broker::turn(std::chrono::milliseconds wait) {
   dispatch();
   flush();
   if (!stopping_) return true;
-  const Error ends{Code::kUnavailable, "the server is shutting down; ask again in a moment", {}, 1000};
+  const Error ends{
+      Code::kUnavailable, "the server is shutting down; ask again in a moment", {}, 1000};
   gate_.fail(ends);
   hub_.interrupt_all(ends);
   inbox_.close();
+  ended_ = true;
   return false;
 }
 
@@ -174,19 +214,29 @@ void Broker::publish(v1::Record& record, LogIndex index) {
       const auto id = RequestId::from_bytes(record.settled().request());
       const ledger::Request& request = *ledger_->find(*id);
       const double seconds = static_cast<double>(request.ended_ms - request.accepted_ms) / 1000;
-      gate_.add(index, [this, id = *id, seconds,
-                        ending = ending_of(record.settled(), request.event_count)](const Error* lost) {
-        if (lost != nullptr) return;
-        switch (ending.state) {
-          case v1::REQUEST_STATE_COMPLETED: metrics_.completed.add(); break;
-          case v1::REQUEST_STATE_FAILED: metrics_.failed.add(); break;
-          case v1::REQUEST_STATE_CANCELLED: metrics_.cancelled.add(); break;
-          case v1::REQUEST_STATE_EXPIRED: metrics_.expired.add(); break;
-          default: metrics_.dead.add();
-        }
-        metrics_.duration_seconds.observe(seconds);
-        hub_.end(id, ending);
-      });
+      gate_.add(index,
+                [this, id = *id, seconds,
+                 ending = ending_of(record.settled(), request.event_count)](const Error* lost) {
+                  if (lost != nullptr) return;
+                  switch (ending.state) {
+                    case v1::REQUEST_STATE_COMPLETED:
+                      metrics_.completed.add();
+                      break;
+                    case v1::REQUEST_STATE_FAILED:
+                      metrics_.failed.add();
+                      break;
+                    case v1::REQUEST_STATE_CANCELLED:
+                      metrics_.cancelled.add();
+                      break;
+                    case v1::REQUEST_STATE_EXPIRED:
+                      metrics_.expired.add();
+                      break;
+                    default:
+                      metrics_.dead.add();
+                  }
+                  metrics_.duration_seconds.observe(seconds);
+                  hub_.end(id, ending);
+                });
       return;
     }
     case v1::Record::kForgotten:
@@ -196,8 +246,11 @@ void Broker::publish(v1::Record& record, LogIndex index) {
         });
       }
       return;
-    case v1::Record::kAttemptEnded: metrics_.attempts_lost.add(); return;
-    default: return;
+    case v1::Record::kAttemptEnded:
+      metrics_.attempts_lost.add();
+      return;
+    default:
+      return;
   }
 }
 

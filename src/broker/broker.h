@@ -1,5 +1,7 @@
-// The broker: the loop that owns the ledger and joins it to everything else. One thread calls
-// `turn()` again and again; whatever other threads want comes through its inbox.
+// The broker: the loop that owns the ledger and joins it to everything else. Whatever threads want
+// comes through its inbox. One thread calls `turn()` again and again; with `callers_help` a thread
+// that brought something may take a turn in its place. There is one turn at a time: "the broker's
+// thread" is whichever takes it.
 //
 //   turn:  take the inbox ─▶ commands change the ledger ─▶ records ─▶ one batch to the journal
 //                                                       └─▶ effects ─▶ workers now, readers and
@@ -48,6 +50,7 @@ struct Config {
   std::uint64_t journal_bytes_max = 8ull << 30;   // on disk; above it ended requests are forgotten
   TimeMs orphan_wait_ms = 60'000;                 // for a reader, after a restart
   std::size_t inbox_max = 65'536;
+  bool callers_help = false;  // see Api::gather(); also the journal's and the transports' threads
   std::string version = "dev";
 };
 
@@ -93,6 +96,8 @@ class Broker final : public Api, public link::ServerEvents {
 
   // ---- Api: any thread --------------------------------------------------------------------------
 
+  void gather() override;
+  void help() override;
   Status submit(Submission submission, Callback<Submitted> done) override;
   Status attach(std::string tenant, RequestId id, Sequence from,
                 std::shared_ptr<stream::Reader> reader, Callback<RequestView> done) override;
@@ -149,6 +154,8 @@ class Broker final : public Api, public link::ServerEvents {
   link::ServerSession* session_of(WorkerId worker);
 
   // From broker.cc.
+  bool take_turn();
+  bool leave(Task& task);
   void absorb();  // what the last command proposed: to the batch and the gate
   void publish(v1::Record& record, LogIndex index);
   void when_durable(Effect effect) { gate_.add(ledger_->index(), std::move(effect)); }
@@ -171,6 +178,9 @@ class Broker final : public Api, public link::ServerEvents {
   Deps deps_;
   Metrics metrics_;
   Mailbox<Task> inbox_;
+
+  std::mutex turn_mutex_;    // held through a turn; guards all that follows but for the last lines
+  bool ended_ = false;       // the last turn was taken
   std::vector<Task> tasks_;  // of this turn
 
   journal::Journal* journal_ = nullptr;
@@ -204,6 +214,7 @@ class Broker final : public Api, public link::ServerEvents {
   bool trimming_ = false;
   bool carrying_ = false;
   LogIndex checkpoint_;
+  std::uint64_t checkpoint_bytes_ = 0;  // of its state
   bool storage_full_ = false;
 
   std::atomic<bool> draining_ = false;

@@ -17,9 +17,13 @@ void Broker::on_connected(link::ConnectionId connection, link::Peer peer) {
 }
 
 void Broker::on_message(link::ConnectionId connection, v1::WorkerMessage message) {
-  inbox_.send([this, connection, message = std::move(message)]() mutable {
+  Task task = [this, connection, message = std::move(message)]() mutable {
     do_message(connection, std::move(message));
-  });
+  };
+  gather();
+  const bool left = leave(task);
+  help();
+  if (!left) inbox_.send(std::move(task));
 }
 
 void Broker::on_disconnected(link::ConnectionId connection, std::string reason) {

@@ -136,6 +136,7 @@ class Station {
   static broker::Config config() {
     broker::Config config;
     config.expected_models = {"scripted"};
+    config.callers_help = true;
     config.limits.attempts_max = 1000;  // broken links are not the requests' fault
     return config;
   }
@@ -172,8 +173,10 @@ class StationTest : public ::testing::Test {
     submission.detached = true;
     submission.reader = std::move(client);
     std::promise<Result<broker::Submitted>> answer;
+    station.broker().gather();
     const Status taken = station.broker().submit(
         std::move(submission), [&](Result<broker::Submitted> got) { answer.set_value(std::move(got)); });
+    station.broker().help();
     EXPECT_TRUE(taken);
     return answer.get_future().get();
   }
