@@ -113,7 +113,7 @@ Request& Ledger::insert(std::unique_ptr<Request> request) {
 }
 
 LaneHead Ledger::head_of(const Request& request) const {
-  return {request.id, request.model, request.accepted_index, request.priority};
+  return {request.id, request.model, request.accepted_index, request.priority, request.tenant};
 }
 
 void Ledger::join_lane(Request& request) {
@@ -159,7 +159,7 @@ Status Ledger::apply_leased(const v1::Leased& body, TimeMs now_ms) {
       lanes_.at(request.lane).requests.front() != &request) {
     return misfit("a lease of a request that isn't the ready head of its lane");
   }
-  order_->remove(head_of(request));
+  order_->take(head_of(request));
   queued_.erase(request.accepted_index);
   request.state = v1::REQUEST_STATE_RUNNING;
   request.attempt = body.attempt();

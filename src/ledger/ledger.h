@@ -92,7 +92,7 @@ struct Counts {
 
 class Ledger {
  public:
-  explicit Ledger(Limits limits, std::unique_ptr<LaneOrder> order = make_priority_order());
+  explicit Ledger(Limits limits, std::unique_ptr<LaneOrder> order = make_fair_order());
 
   // ---- Recovery ---------------------------------------------------------------------------------
 
