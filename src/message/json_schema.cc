@@ -16,11 +16,10 @@ namespace {
 constexpr std::size_t kNodesMax = 5000;
 
 // Keywords that say something about values and that no grammar of ours can keep.
-constexpr std::array<std::string_view, 20> kUnsupported{"not",
+constexpr std::array<std::string_view, 19> kUnsupported{"not",
                                                         "if",
                                                         "then",
                                                         "else",
-                                                        "oneOf",
                                                         "dependentSchemas",
                                                         "dependencies",
                                                         "dependentRequired",
@@ -56,7 +55,7 @@ std::string_view first_of(const object& schema, const Names& names) {
 
 // The first keyword that says something about values, besides `allowed`.
 std::string_view any_constraint(const object& schema, std::string_view allowed = {}) {
-  for (const std::string_view name : {"type", "enum", "const", "anyOf", "allOf", "$ref"}) {
+  for (const std::string_view name : {"type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"}) {
     if (name != allowed && schema.contains(name)) return name;
   }
   for (const auto found : {first_of(schema, kOfObjects), first_of(schema, kOfArrays),
@@ -127,7 +126,10 @@ Result<value> Normaliser::bare_node(const value& schema, const std::string& at, 
   if (it.contains("$ref")) return reference(it, at, open);
   if (it.contains("allOf")) return all_of(it, at, open);
   if (it.contains("anyOf")) return any_of(it, "anyOf", at, open);
-  if (loose_ && it.contains("oneOf")) return any_of(it, "oneOf", at, open);
+  if (it.contains("oneOf")) {
+    const Status good = loose_ ? Status() : check_exclusive(it, at);
+    return good ? any_of(it, "oneOf", at, open) : Result<value>(good.error());
+  }
   if (it.contains("const") || it.contains("enum")) return constants(it, at);
   return by_type(it, at);
 }
@@ -163,7 +165,7 @@ Result<value> Normaliser::reference(const object& it, const std::string& at, con
   const value* target = resolve(ref);
   if (target == nullptr) {
     return bad(where, "is '" + ref.substr(0, 80) +
-                          "', which is not in this schema; only \"#/…\" can be followed");
+                          "', which is not in this schema; only \"#\" and \"#/…\" can be followed");
   }
   const auto known = names_.find(ref);
   const std::string name =
@@ -180,6 +182,7 @@ Result<value> Normaliser::reference(const object& it, const std::string& at, con
 }
 
 const value* Normaliser::resolve(std::string_view ref) const {
+  if (ref == "#") return &root_;
   if (!ref.starts_with("#/") || ref.find('%') != std::string_view::npos) return nullptr;
   boost::system::error_code wrong;
   return root_.find_pointer(ref.substr(1), wrong);

@@ -27,7 +27,8 @@ std::optional<std::int64_t> whole(const value& number);
 // $refs entered without going into a member or an item.
 using Open = std::set<std::string>;
 
-// Makes one schema normal. json_schema.cc: what all schemas have; json_schema_types.cc: each type.
+// Makes one schema normal. json_schema.cc: what all schemas have; json_schema_types.cc: each type;
+// json_schema_exclusive.cc: alternatives that exclude each other.
 // `at` is always the path of the schema in hand, as errors name it.
 class Normaliser {
  public:
@@ -63,6 +64,11 @@ class Normaliser {
   Result<value> all_of(const object& it, const std::string& at, const Open& open);
   Result<value> any_of(const object& it, std::string_view name, const std::string& at,
                        const Open& open);
+  // A oneOf whose alternatives exclude each other says the same as an anyOf.
+  Status check_exclusive(const object& it, const std::string& at) const;
+  bool exclusive(const value& left, const value& right, int depth) const;
+  bool member_parts(const object& a, const object& b, int depth) const;
+  const object* target_of(const value& schema) const;
   Result<value> constants(const object& it, const std::string& at) const;
   Result<std::vector<std::string>> types_of(const object& it, const std::string& at) const;
   Result<value> by_type(const object& it, const std::string& at);

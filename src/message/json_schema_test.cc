@@ -77,10 +77,59 @@ TEST(JsonSchema, ReferencesAreFollowedInside) {
   EXPECT_EQ(normal(R"({"allOf":[{"type":"null"}],"title":"t"})"), R"({"type":"null"})");
 }
 
+TEST(JsonSchema, TheRootMayStandInItself) {
+  EXPECT_EQ(
+      normal(R"({"type":"object","properties":{"next":{"anyOf":[{"$ref":"#"},{"type":"null"}]}}})"),
+      R"({"type":"object","properties":{"next":{"anyOf":[{"$ref":"#/$defs/r0"},{"type":"null"}]}},)"
+      R"("additionalProperties":false,"$defs":{"r0":{"type":"object","properties":{"next":)"
+      R"({"anyOf":[{"$ref":"#/$defs/r0"},{"type":"null"}]}},"additionalProperties":false}}})");
+  EXPECT_EQ(refused_at(R"({"$ref":"#"})"), "s(#).$ref");
+  EXPECT_EQ(refused_at(R"({"anyOf":[{"type":"null"},{"$ref":"#"}]})"),
+            "s.anyOf[1](#).anyOf[1].$ref");
+}
+
+TEST(JsonSchema, OneOfIsKeptWhereTheAlternativesExcludeEachOther) {
+  EXPECT_EQ(normal(R"({"oneOf":[{"type":"null"},{"type":"string"}]})"),
+            R"({"anyOf":[{"type":"null"},{"type":"string"}]})");
+  const auto good = [](const std::string& a, const std::string& b) {
+    return refused_at(R"({"oneOf":[)" + a + "," + b +
+                      R"(],"$defs":{"cat":{"type":"object","properties":{"kind":{"const":"cat"}},)"
+                      R"("required":["kind"]},"dog":{"type":"object","properties":{"kind":)"
+                      R"({"enum":["dog","wolf"]}},"required":["kind"]}}})") == "";
+  };
+  const auto thing = [](const std::string& kind, const std::string& more = "") {
+    return R"({"type":"object","properties":{"kind":)" + kind + R"(},"required":["kind"])" + more +
+           "}";
+  };
+  EXPECT_TRUE(good(R"({"$ref":"#/$defs/cat"})", R"({"$ref":"#/$defs/dog"})"));
+  EXPECT_FALSE(good(R"({"$ref":"#/$defs/cat"})", R"({"$ref":"#/$defs/cat"})"));
+  EXPECT_TRUE(good(thing(R"({"const":1})"), thing(R"({"const":2})")));
+  EXPECT_FALSE(good(thing(R"({"const":1})"), thing(R"({"const":1.0})")));
+  EXPECT_TRUE(good(thing(R"({"type":"string"})"), thing(R"({"type":"integer"})")));
+  EXPECT_FALSE(good(thing(R"({"type":"number"})"), thing(R"({"type":"integer"})")));
+  // Without `required` both may be {}.
+  EXPECT_FALSE(good(R"({"type":"object","properties":{"k":{"const":1}}})",
+                    R"({"type":"object","properties":{"k":{"const":2}}})"));
+  EXPECT_TRUE(good(thing(R"({"const":1})"),
+                   R"({"type":"object","properties":{"x":{}},"additionalProperties":false})"));
+  EXPECT_FALSE(good(thing(R"({"const":1})"), R"({"type":"object","properties":{"x":{}}})"));
+  EXPECT_FALSE(good("true", R"({"type":"null"})"));
+  EXPECT_TRUE(good(R"({"enum":["a","b"]})", R"({"const":"c"})"));
+  EXPECT_FALSE(good(R"({"enum":["a","b"]})", R"({"enum":["b"]})"));
+  EXPECT_FALSE(good(R"({"type":["null","string"]})", R"({"type":"string"})"));
+  // No type says nothing of what isn't an object.
+  EXPECT_FALSE(good(R"({"properties":{"k":{"const":1}},"required":["k"]})",
+                    R"({"properties":{"k":{"const":2}},"required":["k"]})"));
+  EXPECT_EQ(refused_at(R"({"properties":{"x":{"oneOf":[{"type":"null"},{}]}}})"),
+            "s.properties.x.oneOf");
+  EXPECT_EQ(refused_at(R"({"oneOf":[{"type":"null"}],"anyOf":[{"type":"null"}]})"), "s.oneOf");
+  EXPECT_EQ(refused_at(R"({"oneOf":[{"type":"null"}],"maxLength":3})"), "s.maxLength");
+}
+
 TEST(JsonSchema, RefusesWhatItCannotKeep) {
-  for (const char* keyword : {"not", "if", "then", "else", "oneOf", "dependentSchemas",
-                              "dependentRequired", "contains", "propertyNames", "minProperties",
-                              "maxProperties", "patternProperties", "unevaluatedProperties"}) {
+  for (const char* keyword : {"not", "if", "then", "else", "dependentSchemas", "dependentRequired",
+                              "contains", "propertyNames", "minProperties", "maxProperties",
+                              "patternProperties", "unevaluatedProperties"}) {
     EXPECT_EQ(refused_at(R"({"type":"object","properties":{"x":{")" + std::string(keyword) +
                          R"(":{}}}})"),
               std::string("s.properties.x.") + keyword);

@@ -55,6 +55,17 @@ def members(rng, depth):
     return made
 
 
+def one_of(rng, depth):
+    """Alternatives that a member tells apart."""
+    alternatives = []
+    for word in ("red", "green", "blue"):
+        made = members(rng, depth)
+        made["properties"] = {"kind": {"const": word}, **made["properties"], "kind": {"const": word}}
+        made["required"] = ["kind", *[name for name in made["required"] if name != "kind"]]
+        alternatives.append(made)
+    return {"oneOf": alternatives}
+
+
 def schema(rng, depth):
     if depth <= 0:
         kind = rng.randrange(6)
@@ -67,17 +78,21 @@ def schema(rng, depth):
         return array(rng, depth)
     if kind == 7:
         return {"anyOf": [schema(rng, depth - 1), schema(rng, 0)]}
+    if kind == 8 and rng.random() < 0.5:
+        return one_of(rng, depth)
     if kind == 8:
         return {"type": "object", "additionalProperties": {"type": "integer"}}
     return schema(rng, 0)
 
 
 def root(rng):
-    """An object at the top, as OpenAI wants it; sometimes with a definition that is used twice."""
+    """An object at the top, as OpenAI wants it; sometimes with a definition that is used twice, or with itself inside."""
     made = members(rng, 2)
     if rng.random() < 0.3:
         made["$defs"] = {"shared/one": members(rng, 1)}
         for name in ("first", "second"):
             made["properties"][name] = {"$ref": "#/$defs/shared~1one"}
             made["required"].append(name)
+    if rng.random() < 0.2:  # the whole form once more, in itself
+        made["properties"]["inner"] = {"anyOf": [{"$ref": "#"}, {"type": "null"}]}
     return made

@@ -68,7 +68,7 @@ def test_random_schemas(server, rng):
 
 @pytest.mark.parametrize("keyword, value", [
     ("multipleOf", 3), ("not", {}), ("patternProperties", {}), ("uniqueItems", True), ("minimum", 0.5),
-    ("oneOf", [{}]), ("if", {}), ("contains", {}), ("$ref", "http://example.com/x")])
+    ("oneOf", [{}, {}]), ("if", {}), ("contains", {}), ("$ref", "http://example.com/x")])
 def test_what_cannot_be_kept_is_refused(server, keyword, value):
     schema = {"type": "object", "properties": {"x": {"type": "number", keyword: value}}}
     if keyword == "$ref":
