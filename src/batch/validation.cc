@@ -139,8 +139,9 @@ void Runner::Loop::add_error(Job& job, std::optional<std::uint64_t> line,
                              const message::BatchLineError& error) {
   if (job.errors.size() >= kErrorsMax) return;
   using message::json_string;
+  const std::string place = line ? "line " + std::to_string(*line) + ": " : "";
   job.errors.push_back("{\"code\":" + json_string(error.code) +
-                       ",\"message\":" + json_string(error.message) +
+                       ",\"message\":" + json_string(place + error.message) +
                        ",\"param\":" + (error.param.empty() ? "null" : json_string(error.param)) +
                        ",\"line\":" + (line ? std::to_string(*line) : "null") + "}");
 }

@@ -33,9 +33,15 @@ Result<std::optional<std::int64_t>> parse_expiry(const Object& body, std::string
   return *seconds;
 }
 
-std::unexpected<BatchLineError> missing(const char* name) {
-  return std::unexpected(BatchLineError{"missing_required_parameter",
-                                        "the line has no '" + std::string(name) + "'", name});
+// Why the line's member can't be used: it isn't there, or is something else than `wanted`.
+std::unexpected<BatchLineError> unusable(const Object& line, const char* name, const char* wanted) {
+  const Value* value = find(line, name);
+  if (value == nullptr) {
+    return std::unexpected(BatchLineError{"missing_required_parameter",
+                                          "the line has no '" + std::string(name) + "'", name});
+  }
+  return std::unexpected(
+      BatchLineError{"invalid_type", fields::wrong_type(name, wanted, *value).message, name});
 }
 
 const std::string_view* text_of(const Object& line, const char* name, std::string_view& out) {
@@ -82,18 +88,23 @@ std::expected<BatchLine, BatchLineError> parse_batch_line(std::string_view line,
   }
   const Object& object = parsed->get_object();
   std::string_view custom_id, method, url;
-  if (text_of(object, "custom_id", custom_id) == nullptr || custom_id.empty())
-    return missing("custom_id");
+  if (text_of(object, "custom_id", custom_id) == nullptr) {
+    return unusable(object, "custom_id", "a string");
+  }
+  if (custom_id.empty()) {
+    return std::unexpected(
+        BatchLineError{"missing_required_parameter", "custom_id is empty", "custom_id"});
+  }
   if (custom_id.size() > kCustomIdBytesMax) {
     return std::unexpected(BatchLineError{
         "invalid_custom_id",
         "custom_id is longer than " + std::to_string(kCustomIdBytesMax) + " bytes", "custom_id"});
   }
-  if (text_of(object, "method", method) == nullptr) return missing("method");
+  if (text_of(object, "method", method) == nullptr) return unusable(object, "method", "a string");
   if (method != "POST") {
     return std::unexpected(BatchLineError{"invalid_method", "the method must be POST", "method"});
   }
-  if (text_of(object, "url", url) == nullptr) return missing("url");
+  if (text_of(object, "url", url) == nullptr) return unusable(object, "url", "a string");
   if (url != endpoint) {
     return std::unexpected(BatchLineError{"invalid_url",
                                           "the url must be the batch's endpoint, " +
@@ -102,7 +113,7 @@ std::expected<BatchLine, BatchLineError> parse_batch_line(std::string_view line,
                                           "url"});
   }
   const Value* body = find(object, "body");
-  if (body == nullptr || !body->is_object()) return missing("body");
+  if (body == nullptr || !body->is_object()) return unusable(object, "body", "an object");
   std::string_view model;
   text_of(body->get_object(), "model", model);
   return BatchLine{std::string(custom_id), std::string(model), boost::json::serialize(*body)};

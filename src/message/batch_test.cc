@@ -60,7 +60,7 @@ TEST(BatchLine, SaysWhatIsWrong) {
   EXPECT_EQ(code("{"), "invalid_json_line/");
   EXPECT_EQ(code("[1]"), "invalid_json_line/");
   EXPECT_EQ(code("{}"), "missing_required_parameter/custom_id");
-  EXPECT_EQ(code(R"({"custom_id":7})"), "missing_required_parameter/custom_id");
+  EXPECT_EQ(code(R"({"custom_id":7})"), "invalid_type/custom_id");
   EXPECT_EQ(code(R"({"custom_id":""})"), "missing_required_parameter/custom_id");
   EXPECT_EQ(code("{\"custom_id\":\"" + std::string(600, 'x') + "\"}"),
             "invalid_custom_id/custom_id");
@@ -71,7 +71,11 @@ TEST(BatchLine, SaysWhatIsWrong) {
   EXPECT_EQ(code(R"({"custom_id":"a","method":"POST","url":"/v1/x"})"),
             "missing_required_parameter/body");
   EXPECT_EQ(code(R"({"custom_id":"a","method":"POST","url":"/v1/x","body":"s"})"),
-            "missing_required_parameter/body");
+            "invalid_type/body");
+  EXPECT_EQ(parse_batch_line(R"({"custom_id":"a","method":"POST","url":"/v1/x","body":3})", "/v1/x")
+                .error()
+                .message,
+            "body must be an object, not a number");
 }
 
 }  // namespace

@@ -35,10 +35,6 @@ Error no_such_file(const std::string& id) {
   return {Code::kNotFound, "there is no file '" + id.substr(0, 100) + "'", "file_id"};
 }
 
-std::string mebibytes(std::uint64_t bytes) {
-  return std::to_string(bytes >> 20) + " MiB";
-}
-
 }  // namespace
 
 std::string make_object_id(std::string_view prefix) {
@@ -96,7 +92,8 @@ Status Upload::write(std::string_view bytes) {
   if (is_bounded_ && all > options.store_bytes_max) {
     return Error{Code::kTooLarge,
                  "the store is full: all files together may have " +
-                     mebibytes(options.store_bytes_max) + "; delete some, or raise the limit",
+                     std::to_string(options.store_bytes_max) +
+                     " bytes; delete some, or raise --store-bytes-max",
                  "file"};
   }
   return writer_->write(bytes);
