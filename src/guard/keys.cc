@@ -13,6 +13,7 @@
 #include <ctime>
 #include <filesystem>
 
+#include "base/log.h"
 #include "guard/sha256.h"
 
 namespace waystation::guard {
@@ -167,11 +168,6 @@ Result<KeyStore> KeyStore::load(const std::string& path) {
   if (!text) return text.error();
   auto tenants = parse(*text, path);
   if (!tenants) return tenants.error();
-  if (tenants->empty()) {
-    return Error{Code::kInvalidArgument, "the key file " + path +
-                                             " holds no key; add one with 'waystation keys add " +
-                                             path + " --tenant NAME'"};
-  }
   KeyStore store;
   store.tenants_ = std::move(*tenants);
   return store;
@@ -197,6 +193,41 @@ Result<std::string> KeyStore::authenticate(std::string_view authorization) const
   authorization.remove_prefix(kScheme.size());
   while (authorization.starts_with(' ')) authorization.remove_prefix(1);
   return tenant_of(authorization);
+}
+
+Result<std::unique_ptr<KeyFile>> KeyFile::open(const std::string& path) {
+  std::unique_ptr<KeyFile> file(new KeyFile(path));
+  file->read_ = file->mark();  // before the content: what changes in between is seen later
+  auto keys = KeyStore::load(path);
+  if (!keys) return keys.error();
+  if (keys->size() == 0) {
+    return Error{Code::kInvalidArgument, "the key file " + path +
+                                             " holds no key; add one with 'waystation keys add " +
+                                             path + " --tenant NAME'"};
+  }
+  file->keys_ = std::make_shared<const KeyStore>(std::move(*keys));
+  return file;
+}
+
+KeyFile::Mark KeyFile::mark() const {
+  struct stat about {};
+  if (::stat(path_.c_str(), &about) != 0) return {};
+  return {about.st_ino, about.st_size,
+          about.st_mtim.tv_sec * std::int64_t{1'000'000'000} + about.st_mtim.tv_nsec};
+}
+
+void KeyFile::refresh() {
+  const Mark now = mark();
+  if (now == read_) return;
+  read_ = now;
+  auto keys = KeyStore::load(path_);
+  if (!keys) {
+    WS_LOG(error, "API keys not read again, the old ones stay good error=\"{}\"",
+           keys.error().message);
+    return;
+  }
+  WS_LOG(info, "API keys read again count={}", keys->size());
+  keys_ = std::make_shared<const KeyStore>(std::move(*keys));
 }
 
 Result<std::string> add_key(const std::string& path, std::string_view tenant, TimeMs now_ms) {

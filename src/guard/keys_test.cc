@@ -103,7 +103,6 @@ TEST_F(Keys, MalformedLinesAreNamed) {
       {hash + " bad/tenant x\n", "line 1"},
       {"#\n" + hash + " a x y\n", "line 2"},
       {hash + " a x\n" + hash + " b x\n", "line 2"},
-      {"", "no key"},
   };
   for (const auto& [text, names] : cases) {
     write(text);
@@ -113,6 +112,37 @@ TEST_F(Keys, MalformedLinesAreNamed) {
     EXPECT_NE(store.error().message.find(names), std::string::npos) << store.error().message;
   }
   EXPECT_EQ(KeyStore::load(folder_ + "/none").error().code, Code::kIo);
+}
+
+TEST_F(Keys, AChangedFileIsReadAgain) {
+  const std::string first = add_key(path_, "a", 0).value();
+  const auto file = KeyFile::open(path_).value();
+  const auto tenant = [&](const std::string& key) {
+    return file->authenticate("Bearer " + key).value_or("nobody");
+  };
+  const std::string second = add_key(path_, "b", 0).value();
+  EXPECT_EQ(tenant(second), "nobody");
+  file->refresh();
+  EXPECT_EQ(tenant(first), "a");
+  EXPECT_EQ(tenant(second), "b");
+  // The first line goes.
+  const std::string text = read();
+  write(text.substr(text.find('\n') + 1));
+  file->refresh();
+  EXPECT_EQ(tenant(first), "nobody");
+  EXPECT_EQ(tenant(second), "b");
+  // What can't be used changes nothing.
+  write("nonsense\n");
+  file->refresh();
+  EXPECT_EQ(tenant(second), "b");
+  std::filesystem::remove(path_);
+  file->refresh();
+  EXPECT_EQ(tenant(second), "b");
+  // No key at all is something that may be wanted.
+  write("# nobody\n");
+  file->refresh();
+  EXPECT_EQ(tenant(second), "nobody");
+  EXPECT_NE(KeyFile::open(path_).error().message.find("no key"), std::string::npos);
 }
 
 TEST_F(Keys, AddRefusesBadTenantsAndForeignFiles) {
