@@ -56,6 +56,9 @@ std::string record_json(std::string_view bytes, bool with_text) {
         if (!with_text) event.clear_text();
       }
       break;
+    case v1::Record::kErased:
+      id = uuid_of(record.erased().request());
+      break;
     case v1::Record::kForgotten:
       for (const std::string& raw : record.forgotten().requests()) {
         forgotten.emplace_back(uuid_of(raw));

@@ -162,6 +162,9 @@ class FakeBroker final : public broker::Api {
   Status get(std::string, RequestId, broker::Callback<broker::RequestView>) override {
     return Error{Code::kInternal, "not here"};
   }
+  Status erase(std::string, RequestId, broker::Callback<void>) override {
+    return Error{Code::kInternal, "not here"};
+  }
   Status models(broker::Callback<std::vector<broker::ModelView>>) override {
     return Error{Code::kInternal, "not here"};
   }

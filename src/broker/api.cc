@@ -27,6 +27,10 @@ Error lost_journal() {
       5000};
 }
 
+Error gone() {
+  return {Code::kGone, "the request was deleted, or is past its retention"};
+}
+
 // "waystation.chat.request.v1" → "chat"; empty when it is no such name.
 std::string_view task_of(std::string_view type) {
   constexpr std::string_view kPrefix = "waystation.";
@@ -78,6 +82,12 @@ Status Broker::get(std::string tenant, RequestId id, Callback<RequestView> done)
     }
     when_durable(found ? reply<RequestView>(std::move(done), view_of(**found))
                        : reply<RequestView>(std::move(done), found.error()));
+  });
+}
+
+Status Broker::erase(std::string tenant, RequestId id, Callback<void> done) {
+  return post([this, tenant = std::move(tenant), id, done = std::move(done)]() mutable {
+    do_erase(tenant, id, std::move(done));
   });
 }
 
@@ -241,6 +251,7 @@ std::optional<Submitted> Broker::find_cached(const Submission& submission) {
   const ledger::Request* earlier = id ? ledger_->find(*id) : nullptr;
   const auto usable = [&] {
     if (earlier == nullptr || earlier->tenant != envelope.tenant()) return false;
+    if (earlier->erased) return false;
     if (earlier->live()) return true;
     if (earlier->state != v1::REQUEST_STATE_COMPLETED) return false;
     if (now_ms() - earlier->ended_ms >= submission.cache_ttl_ms) return false;
@@ -306,8 +317,8 @@ void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
     return;
   }
   const ledger::Request* request = ledger_->find(id);
-  if (request == nullptr) {
-    reader->on_interrupted(Error{Code::kGone, "the request is past its retention"});
+  if (request == nullptr || request->erased) {
+    reader->on_interrupted(gone());
     return;
   }
   const LogIndex visible = gate_.failed() ? ledger_->index() : gate_.passed();
@@ -330,9 +341,8 @@ void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
                                const Result<std::vector<stream::BlockPtr>>& history) {
   if (loading_.erase(reader.get()) == 0) return;  // detached meanwhile
   const ledger::Request* request = ledger_->find(id);
-  if (!history || request == nullptr) {
-    reader->on_interrupted(history ? Error{Code::kGone, "the request is past its retention"}
-                                   : history.error());
+  if (request == nullptr || request->erased || !history) {
+    reader->on_interrupted(request == nullptr || request->erased ? gone() : history.error());
     return;
   }
   if (hub_.holds(id)) {
@@ -382,6 +392,16 @@ void Broker::do_cancel(const std::string& tenant, RequestId id, Callback<Request
   ledger_->cancel(id, "cancelled by the client", now_ms(), proposal_);
   absorb();
   when_durable(reply<RequestView>(std::move(done), view_of(*ledger_->find(id))));
+}
+
+void Broker::do_erase(const std::string& tenant, RequestId id, Callback<void> done) {
+  if (gate_.failed()) return done(lost_journal());
+  const auto found = ledger_->find(tenant, id);
+  if (found) {
+    ledger_->erase(id, "deleted by the client", now_ms(), proposal_);
+    absorb();
+  }
+  when_durable(reply<void>(std::move(done), found ? Result<void>() : Result<void>(found.error())));
 }
 
 RequestView Broker::view_of(const ledger::Request& request) const {

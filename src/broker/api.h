@@ -136,6 +136,11 @@ class Api {
 
   virtual Status get(std::string tenant, RequestId id, Callback<RequestView> done) = 0;
 
+  // Deletes what the request was asked and has answered; one that is live is cancelled first. From
+  // then on it is kGone to everyone, also to a submission with its idempotency key. kNotFound,
+  // kGone.
+  virtual Status erase(std::string tenant, RequestId id, Callback<void> done) = 0;
+
   virtual Status models(Callback<std::vector<ModelView>> done) = 0;
 
   // Any thread, at once.

@@ -246,6 +246,12 @@ void Broker::publish(v1::Record& record, LogIndex index) {
         });
       }
       return;
+    case v1::Record::kErased:
+      gate_.add(index,
+                [this, id = *RequestId::from_bytes(record.erased().request())](const Error* lost) {
+                  if (lost == nullptr) hub_.forget(id);
+                });
+      return;
     case v1::Record::kAttemptEnded:
       metrics_.attempts_lost.add();
       return;

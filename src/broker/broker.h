@@ -104,6 +104,7 @@ class Broker final : public Api, public link::ServerEvents {
   void detach(RequestId id, std::shared_ptr<stream::Reader> reader, bool client_gone) override;
   Status cancel(std::string tenant, RequestId id, Callback<RequestView> done) override;
   Status get(std::string tenant, RequestId id, Callback<RequestView> done) override;
+  Status erase(std::string tenant, RequestId id, Callback<void> done) override;
   Status models(Callback<std::vector<ModelView>> done) override;
   Health health() const override;
 
@@ -124,6 +125,7 @@ class Broker final : public Api, public link::ServerEvents {
                  Callback<RequestView> done);
   void do_detach(RequestId id, const ReaderPtr& reader, bool client_gone);
   void do_cancel(const std::string& tenant, RequestId id, Callback<RequestView> done);
+  void do_erase(const std::string& tenant, RequestId id, Callback<void> done);
   void join(RequestId id, Sequence from, ReaderPtr reader);
   void joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
                          const Result<std::vector<stream::BlockPtr>>& history);

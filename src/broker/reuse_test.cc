@@ -52,6 +52,23 @@ TEST_F(ReuseTest, ACompletedAnswerIsGivenAgainAsItWas) {
   EXPECT_FALSE(submit("another").cached);
 }
 
+TEST_F(ReuseTest, ADeletedAnswerIsGivenToNobody) {
+  const Submitted first = submit();
+  answer();
+  std::optional<Result<void>> erased;
+  ASSERT_TRUE(station.broker->erase("other", first.id, [&](Result<void> r) { erased = r; }));
+  station.settle();
+  EXPECT_EQ(erased->error().code, Code::kNotFound);
+  ASSERT_TRUE(station.broker->erase("default", first.id, [&](Result<void> r) { erased = r; }));
+  station.settle();
+  EXPECT_TRUE(*erased);
+  EXPECT_EQ(station.get(first.id).error().code, Code::kGone);
+  EXPECT_EQ(station.attach(first.id)->text, "");
+  EXPECT_FALSE(submit().cached);
+  station.restart();
+  EXPECT_EQ(station.get(first.id).error().code, Code::kGone);
+}
+
 TEST_F(ReuseTest, AnAnswerThatIsTooOldIsNotGiven) {
   const Submitted first = submit();
   answer();

@@ -226,6 +226,19 @@ class FakeApi final : public broker::Api {
     return {};
   }
 
+  Status erase(std::string tenant, RequestId id, broker::Callback<void> done) override {
+    std::lock_guard lock(mutex_);
+    enqueue([this, tenant, id, done] {
+      const auto found = requests_.find(id);
+      if (found == requests_.end() || found->second.submission.envelope.tenant() != tenant) {
+        return done(Error{Code::kNotFound, "there is no such request"});
+      }
+      requests_.erase(found);
+      done({});
+    });
+    return {};
+  }
+
   Status models(broker::Callback<std::vector<broker::ModelView>> done) override {
     std::lock_guard lock(mutex_);
     enqueue([done] {
@@ -305,7 +318,8 @@ class FakeApi final : public broker::Api {
       lock.unlock();
       return done(broker::Submitted{earlier, true, true, kAcceptedMs});
     }
-    const RequestId id = RequestId::make(kAcceptedMs, 7, order_.size());
+    const RequestId id = RequestId::parse(submission.envelope.id())
+                             .value_or(RequestId::make(kAcceptedMs, 7, order_.size()));
     Entry& entry = requests_[id];
     entry.id = id;
     if (submission.reader) entry.readers.push_back(submission.reader);

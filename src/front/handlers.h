@@ -49,6 +49,7 @@ void handle_model(const Deps& deps, ExchangePtr exchange);
 // requests.cc
 void handle_request(const Deps& deps, ExchangePtr exchange);
 void handle_request_events(const Deps& deps, ExchangePtr exchange);
+void handle_request_delete(const Deps& deps, ExchangePtr exchange);
 void handle_request_cancel(const Deps& deps, ExchangePtr exchange);
 
 // ops.cc

@@ -1,4 +1,5 @@
-// /v1/requests/{id}, …/events and …/cancel. A request is described as
+// /v1/requests/{id}, …/events and …/cancel. DELETE answers {"id", "object": "request", "deleted":
+// true}. A request is described as
 //   {"id": "…", "object": "request",
 //    "state": "queued|running|completed|failed|cancelled|expired|dead",
 //    "api": "chat.completions|completions|responses|embeddings", "model": "…",
@@ -19,6 +20,7 @@
 #include "front/deps.h"
 #include "front/feed.h"
 #include "front/handlers.h"
+#include "front/on_loop.h"
 #include "message/json.h"
 #include "message/openai.h"
 
@@ -202,6 +204,18 @@ void handle_request_cancel(const Deps& deps, ExchangePtr exchange) {
     answer_view(deps, exchange, view);
   };
   const auto status = deps.api.cancel(exchange->request().tenant, *id, on_loop(exchange, next));
+  if (!status) exchange->reply(status.error());
+}
+
+void handle_request_delete(const Deps& deps, ExchangePtr exchange) {
+  const auto id = request_id(exchange->request());
+  if (!id) return exchange->reply(id.error());
+  exchange->set_request_id(id->to_string());
+  const auto status = deps.api.erase(
+      exchange->request().tenant, *id, value_on_loop<void>(exchange, [exchange, id = *id] {
+        exchange->reply(Response{.body = "{\"id\":\"" + id.to_string() +
+                                         "\",\"object\":\"request\",\"deleted\":true}"});
+      }));
   if (!status) exchange->reply(status.error());
 }
 

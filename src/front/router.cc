@@ -91,6 +91,7 @@ Router make_router() {
       {verb::get, "/v1/models", handle_models},
       {verb::get, "/v1/models/{id...}", handle_model},
       {verb::get, "/v1/requests/{id}", handle_request},
+      {verb::delete_, "/v1/requests/{id}", handle_request_delete},
       {verb::get, "/v1/requests/{id}/events", handle_request_events},
       {verb::post, "/v1/requests/{id}/cancel", handle_request_cancel},
       {verb::get, "/healthz", handle_healthz, true},

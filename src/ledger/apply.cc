@@ -41,6 +41,8 @@ Status Ledger::apply(const v1::Record& record, LogIndex index) {
       return apply_forgotten(record.forgotten());
     case v1::Record::kCarried:
       return apply_carried(record.carried(), index);
+    case v1::Record::kErased:
+      return apply_erased(record.erased(), index);
     case v1::Record::BODY_NOT_SET:
       break;
   }
@@ -363,6 +365,30 @@ Status Ledger::apply_forgotten(const v1::Forgotten& body) {
     }
     requests_.erase(at);
   }
+  return {};
+}
+
+Status Ledger::apply_erased(const v1::Erased& body, LogIndex index) {
+  const auto id = RequestId::from_bytes(body.request());
+  const auto at = id ? requests_.find(*id) : requests_.end();
+  if (at == requests_.end() || at->second->live() || at->second->erased) {
+    return misfit("erasing a request that hasn't ended, or was erased before");
+  }
+  Request& request = *at->second;
+  // No earlier record is needed any more, so that the segments that hold the content can go.
+  by_stored_.erase(request.stored_index);
+  request.stored_index = index;
+  by_stored_.emplace(index, &request);
+  request.erased = true;
+  request.cache_key.clear();
+  request.attempt = 0;
+  request.failed_attempts = 0;
+  request.attempts = {};
+  request.event_count = 0;
+  request.positions = {};
+  request.finish_reason.clear();
+  request.failure.Clear();
+  request.usage.Clear();
   return {};
 }
 

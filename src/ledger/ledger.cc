@@ -117,6 +117,11 @@ Result<std::optional<Accepted>> Ledger::find_duplicate(const v1::Envelope& envel
                  "this Idempotency-Key was used with another body; use a new key for a new request",
                  "Idempotency-Key"};
   }
+  if (earlier->erased) {
+    return Error{Code::kGone,
+                 "the request of this Idempotency-Key was deleted; use a new key to ask again",
+                 "Idempotency-Key"};
+  }
   return std::optional(Accepted{earlier->id, true, earlier->accepted_ms});
 }
 
@@ -381,6 +386,15 @@ void Ledger::cancel(RequestId id, const std::string& reason, TimeMs now_ms, Prop
          out);
 }
 
+void Ledger::erase(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out) {
+  const Request* request = find(id);
+  if (request == nullptr || request->erased) return;
+  cancel(id, reason, now_ms, out);
+  v1::Record record;
+  record.mutable_erased()->set_request(id.to_bytes());
+  commit(std::move(record), now_ms, out);
+}
+
 void Ledger::expire(TimeMs now_ms, Proposal& out) {
   while (!deadlines_.empty() && deadlines_.begin()->first <= now_ms) {
     Request& request = *requests_.at(deadlines_.begin()->second);
@@ -428,7 +442,10 @@ void Ledger::carry(RequestId id, std::vector<v1::Event> events, TimeMs now_ms, P
 
 Result<const Request*> Ledger::find(const std::string& tenant, RequestId id) const {
   const Request* request = find(id);
-  if (request != nullptr && request->tenant == tenant) return request;
+  if (request != nullptr && request->tenant == tenant) {
+    if (!request->erased) return request;
+    return Error{Code::kGone, "the request was deleted"};
+  }
   // Another tenant's request gets the answer that its id would get if there were no such request.
   if (id.time_ms() <= forgotten_until_ms_) {
     return Error{Code::kGone, "the request is past its retention; its result is no longer kept"};

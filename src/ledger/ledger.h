@@ -110,11 +110,12 @@ class Ledger {
   // Also ends what had finished or failed for good when the log was cut before its terminal record.
   void start_epoch(std::string version, TimeMs now_ms, Proposal& out);
 
-  // The earlier request that the key is bound to, if any; kIdempotencyMismatch for another body.
+  // The earlier request that the key is bound to, if any; kIdempotencyMismatch for another body,
+  // kGone when that request was erased.
   Result<std::optional<Accepted>> find_duplicate(const v1::Envelope& envelope, TimeMs now_ms) const;
 
   // Accepts `envelope` (its id a new UUIDv7) or answers with the earlier request of the same key.
-  // Errors: kIdempotencyMismatch, kQueueFull, kExpired (the deadline is past), kInvalidArgument,
+  // Errors: those of find_duplicate, kQueueFull, kExpired (the deadline is past), kInvalidArgument,
   // kConversationLocked.
   Result<Accepted> submit(v1::Envelope envelope, const Terms& terms, TimeMs now_ms, Proposal& out);
 
@@ -140,6 +141,10 @@ class Ledger {
   // Ends a live request; does nothing to one that ended.
   void cancel(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
 
+  // Deletes what a request was asked and has answered; one that is live is cancelled first. Its key
+  // goes on binding. Does nothing when that was done before.
+  void erase(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
+
   // Expires what is past its deadline.
   void expire(TimeMs now_ms, Proposal& out);
   // The earliest deadline of a live request; 0 = none.
@@ -154,8 +159,8 @@ class Ledger {
 
   // ---- Questions --------------------------------------------------------------------------------
 
-  // The request, or kNotFound, or kGone (past its retention). Another tenant's is answered like one
-  // that doesn't exist.
+  // The request, or kNotFound, or kGone (past its retention, or erased). Another tenant's is
+  // answered like one that doesn't exist.
   Result<const Request*> find(const std::string& tenant, RequestId id) const;
   const Request* find(RequestId id) const;
   const LaneOrder& order() const { return *order_; }
@@ -199,6 +204,7 @@ class Ledger {
   Status apply_attempt_ended(const v1::AttemptEnded& body, TimeMs now_ms);
   Status apply_settled(const v1::Settled& body, TimeMs now_ms);
   Status apply_forgotten(const v1::Forgotten& body);
+  Status apply_erased(const v1::Erased& body, LogIndex index);
   Status apply_carried(const v1::Carried& body, LogIndex index);
 
   Result<Request*> live_request(const std::string& id_bytes, const char* record);

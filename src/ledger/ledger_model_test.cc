@@ -49,7 +49,7 @@ class RandomRun {
   void step() {
     now_ms_ += static_cast<TimeMs>(random_.below(12));
     if (random_.one_in(50)) now_ms_ -= 40;  // a wall clock may
-    switch (random_.below(28)) {
+    switch (random_.below(29)) {
       case 0:
       case 1:
       case 2:
@@ -86,6 +86,9 @@ class RandomRun {
         break;
       case 17:
         take_back();
+        break;
+      case 18:
+        if (random_.one_in(3)) erase();
         break;
       default:
         output();
@@ -295,6 +298,13 @@ class RandomRun {
     both([&](Ledger& ledger, Proposal& out) { ledger.cancel(id_of(*request), "", now_ms_, out); });
   }
 
+  void erase() {
+    ModelRequest* request = any([](const ModelRequest&) { return true; });
+    if (request == nullptr) return;
+    model_.erase(*request, now_ms_);
+    both([&](Ledger& ledger, Proposal& out) { ledger.erase(id_of(*request), "", now_ms_, out); });
+  }
+
   void expire() {
     model_.expire(now_ms_);
     both([&](Ledger& ledger, Proposal& out) { ledger.expire(now_ms_, out); });
@@ -381,8 +391,11 @@ class RandomRun {
 
   void check_request(const ModelRequest& expected) {
     const auto found = ledger_->find(expected.envelope.tenant(), id_of(expected));
-    ASSERT_TRUE(found);
-    const Request& request = **found;
+    ASSERT_EQ(found.has_value(), !expected.erased);
+    if (!found) {
+      EXPECT_EQ(found.error().code, Code::kGone);
+    }
+    const Request& request = *ledger_->find(id_of(expected));
     EXPECT_EQ(request.state, expected.state);
     EXPECT_EQ(request.attempt, expected.attempt);
     EXPECT_EQ(request.failed_attempts, expected.failed);

@@ -31,6 +31,7 @@ struct ModelRequest {
   std::size_t attempt_from = 0;  // events of the current attempt
   std::size_t ids_from = 0;      // events whose token ids are of the model `print`
   std::string print;             // empty: no token ids are good for anybody
+  bool erased = false;
 
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;
@@ -146,6 +147,7 @@ class Model {
         if (request.envelope.fingerprint() != envelope.fingerprint()) {
           return {true, Code::kIdempotencyMismatch, ""};
         }
+        if (request.erased) return {true, Code::kGone, ""};
         return {false, Code::kInternal, request.id};
       }
       if (!request.live()) continue;
@@ -295,6 +297,17 @@ class Model {
       return true;
     });
     if (requests.size() < before) record(now_ms);
+  }
+
+  void erase(ModelRequest& request, TimeMs now_ms) {
+    if (request.erased) return;
+    cancel(request, now_ms);
+    record(now_ms);
+    request.stored = index;
+    request.erased = true;
+    request.events.clear();
+    request.attempt = request.failed = 0;
+    request.finish_reason.clear();
   }
 
   void carry(ModelRequest& request, TimeMs now_ms) {

@@ -37,7 +37,12 @@ class RandomLog {
         break;
       case 8:
         if (const auto ids = ledger_.live(); !ids.empty() && random_.one_in(3)) {
-          ledger_.cancel(random_.pick(ids), "cancelled", now_ms_, out);
+          const RequestId id = random_.pick(ids);
+          if (random_.one_in(3)) {
+            ledger_.erase(id, "deleted", now_ms_, out);
+          } else {
+            ledger_.cancel(id, "cancelled", now_ms_, out);
+          }
         }
         break;
       case 9:

@@ -81,6 +81,8 @@ struct Request {
   std::string finish_reason;  // of the first choice, once all have finished
   v1::Failure failure;
   v1::Usage usage;
+  bool erased =
+      false;  // its content was deleted: nothing above but its names, its key and its times
 
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;

@@ -182,6 +182,48 @@ TEST_F(RetentionTest, AnotherTenantsRequestIsAnsweredLikeAnUnknownOne) {
   EXPECT_EQ(*ledger->find("acme", old), &get(old));  // live: its age doesn't matter
 }
 
+// ---- Erasing ------------------------------------------------------------------------------------
+
+TEST_F(RetentionTest, AnErasedRequestIsGoneAndItsKeyStillBinds) {
+  const RequestId id = ended("key");
+  const LogIndex before = ledger->index();
+  ledger->erase(id, "", now, out);
+  EXPECT_EQ(answer(id), Code::kGone);
+  EXPECT_EQ(answer(id, "other"), Code::kNotFound);
+  EXPECT_EQ(refusal(envelope("", "key")), Code::kGone);
+  v1::Envelope other = envelope("", "key");
+  other.set_fingerprint("another");
+  EXPECT_EQ(refusal(other), Code::kIdempotencyMismatch);
+  // What was in it is neither in memory nor needed on the disk.
+  EXPECT_TRUE(get(id).positions.empty());
+  EXPECT_EQ(get(id).event_count, 0u);
+  EXPECT_GT(get(id).stored_index, before);
+  const std::size_t records = out.records.size();
+  ledger->erase(id, "", now, out);
+  EXPECT_EQ(out.records.size(), records);
+  // A checkpoint knows it, and so does its retention.
+  const v1::LedgerSnapshot snapshot = ledger->snapshot();
+  ledger = std::make_unique<Ledger>(Limits{});
+  ASSERT_TRUE(ledger->restore(snapshot));
+  EXPECT_EQ(answer(id), Code::kGone);
+  EXPECT_EQ(refusal(envelope("", "key")), Code::kGone);
+  now += ledger->limits().idempotency_ttl_ms + ledger->limits().retain_ms;
+  forget();
+  EXPECT_FALSE(kept(id));
+  submit("", "key");
+}
+
+TEST_F(RetentionTest, ErasingALiveRequestCancelsIt) {
+  const RequestId running = submit("talk");
+  const RequestId waiting = submit("talk");
+  lease(running);
+  ledger->erase(running, "deleted", now, out);
+  EXPECT_EQ(answer(running), Code::kGone);
+  EXPECT_EQ(get(running).state, v1::REQUEST_STATE_CANCELLED);
+  EXPECT_TRUE(std::holds_alternative<StopWork>(out.effects.back()));
+  EXPECT_EQ(next(), waiting);
+}
+
 // ---- Carrying -----------------------------------------------------------------------------------
 
 TEST_F(RetentionTest, CarryingMovesARequestToTheTail) {
@@ -287,6 +329,9 @@ TEST_F(RetentionTest, ARecordThatDoesNotFitIsRefused) {
   }
   EXPECT_TRUE(refused([&](v1::Record& record) {
     record.mutable_forgotten()->add_requests(id.to_bytes());  // live
+  }));
+  EXPECT_TRUE(refused([&](v1::Record& record) {
+    record.mutable_erased()->set_request(id.to_bytes());  // live
   }));
   EXPECT_TRUE(refused([&](v1::Record& record) {
     record.mutable_carried()->set_request(id.to_bytes());

@@ -68,6 +68,7 @@ void write_request(const Request& request, v1::RequestSnapshot& out) {
   if (!request.failure.code().empty()) *out.mutable_failure() = request.failure;
   *out.mutable_usage() = request.usage;
   for (const v1::Attempt& attempt : request.attempts) *out.add_attempts() = attempt;
+  out.set_erased(request.erased);
   out.set_worker(request.worker.value);
   out.set_has_token_in_attempt(request.token_in_attempt);
 }
@@ -120,6 +121,7 @@ std::unique_ptr<Request> read_request(const v1::RequestSnapshot& in) {
   request->finish_reason = in.finish_reason();
   request->failure = in.failure();
   request->usage = in.usage();
+  request->erased = in.erased();
   return request;
 }
 
@@ -137,6 +139,7 @@ bool is_sound(const Request& request, LogIndex last, TimeMs last_ms) {
   if (request.choices.size() != (request.live() ? request.choice_count : 0)) return false;
   if (request.failed_attempts > request.attempt) return false;
   if (request.attempts.empty() != (request.attempt == 0)) return false;
+  if (request.erased && (request.live() || request.event_count > 0)) return false;
   if (request.state == v1::REQUEST_STATE_RUNNING && request.attempts.empty()) return false;
   if (request.positions.empty() != (request.event_count == 0)) return false;
   const EventPosition* before = nullptr;

@@ -120,6 +120,9 @@ class Audit {
         return attempt_ended(record.attempt_ended());
       case v1::Record::kSettled:
         return settled(record.settled());
+      case v1::Record::kErased:
+        entries[record.erased().request()].events.clear();
+        return entries[record.erased().request()].ends == 1 ? "" : "an erasure of what is live";
       default:
         return "";
     }

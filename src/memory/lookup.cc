@@ -7,6 +7,7 @@
 namespace waystation::memory {
 namespace {
 
+using broker::RequestView;
 using message::Item;
 using store::ResponseRow;
 using store::Sql;
@@ -210,26 +211,31 @@ Status Memory::cancel(std::string tenant, RequestId id, Callback<Found> done) {
 }
 
 Status Memory::remove(std::string tenant, RequestId id, Callback<void> done) {
-  const auto remove_row = [this, tenant, id, done] {
-    auto status = deps_.database.post<void>(
-        [tenant, id](Sql& sql) { return store::remove_response(sql, tenant, id); },
-        [done](Result<void> removed) { done(std::move(removed)); });
-    if (!status) done(status.error());
-  };
-  return find(tenant, id, [this, tenant, id, done, remove_row](Result<Found> found) {
+  return find(tenant, id, [this, tenant, id, done](Result<Found> found) {
     if (!found) return done(found.error());
-    if (found->row.ended) return remove_row();
-    auto status = api_->cancel(
-        tenant, id, [this, tenant, id, done, remove_row](Result<broker::RequestView> view) {
-          if (!view) return done(view.error());
-          settle(tenant, id,
-                 [done, remove_row](Result<std::optional<broker::RequestView>> settled) {
-                   if (!settled) return done(settled.error());
-                   remove_row();
-                 });
-        });
+    if (found->row.ended) return erase(tenant, id, done);
+    auto status = api_->cancel(tenant, id, [this, tenant, id, done](Result<RequestView> view) {
+      if (!view) return done(view.error());
+      settle(tenant, id, [this, tenant, id, done](Result<std::optional<RequestView>> settled) {
+        if (!settled) return done(settled.error());
+        erase(tenant, id, done);
+      });
+    });
     if (!status) done(status.error());
   });
+}
+
+// The row goes last: as long as it is there, a delete that was cut short can be sent again.
+void Memory::erase(const std::string& tenant, RequestId id, const Callback<void>& done) {
+  auto status = api_->erase(tenant, id, [this, tenant, id, done](Result<void> erased) {
+    const bool is_gone =
+        erased || erased.error().code == Code::kGone || erased.error().code == Code::kNotFound;
+    if (!is_gone) return done(erased.error());
+    auto posted = deps_.database.post<void>(
+        [tenant, id](Sql& sql) { return store::remove_response(sql, tenant, id); }, done);
+    if (!posted) done(posted.error());
+  });
+  if (!status) done(status.error());
 }
 
 }  // namespace waystation::memory

@@ -157,6 +157,7 @@ class Memory final : public broker::Composer {
   // All of a conversation's turns that are over, but for one.
   void settle_turns(std::string tenant, std::string conversation, std::optional<RequestId> except,
                     Callback<void> done);
+  void erase(const std::string& tenant, RequestId id, const Callback<void>& done);
   void compose_now(v1::Envelope envelope, RequestId id, Callback<std::string> done);
   void prepare_now(std::string tenant, message::ResponseRequest request, Callback<Context> done);
 

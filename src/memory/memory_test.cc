@@ -303,7 +303,23 @@ TEST_F(MemoryTest, RemovingARunningOneCancelsIt) {
   ASSERT_TRUE(result_of<void>([&](auto done) { return memory_->remove("default", id, done); }));
   EXPECT_EQ(find(id).error().code, Code::kNotFound);
   EXPECT_EQ(rows(), 0);
-  EXPECT_EQ(station_->get(id)->state, v1::REQUEST_STATE_CANCELLED);
+  EXPECT_EQ(worker_->cancelled.size(), 1u);
+  EXPECT_EQ(station_->get(id).error().code, Code::kGone);
+}
+
+TEST_F(MemoryTest, RemovingTakesTheRequestAlong) {
+  Asked asked;
+  asked.key = "k";
+  const RequestId id = asked_id("a secret", asked);
+  answer(0);
+  EXPECT_TRUE(station_->get(id));
+  EXPECT_TRUE(result_of<void>([&](auto done) { return memory_->remove("default", id, done); }));
+  EXPECT_EQ(station_->get(id).error().code, Code::kGone);
+  EXPECT_EQ(find(id).error().code, Code::kNotFound);
+  // Sent again with its key, it neither runs again nor leaves anything.
+  EXPECT_EQ(ask("a secret", asked).error().code, Code::kGone);
+  turn_until([&] { return rows() == 0; });
+  EXPECT_EQ(worker_->assigned.size(), 1u);
 }
 
 TEST_F(MemoryTest, TurnsOfAConversationHearTheOnesBefore) {

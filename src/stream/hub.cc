@@ -187,8 +187,12 @@ void Hub::forget(RequestId id) {
   const auto at = logs_.find(id);
   if (at == logs_.end()) return;
   set_busy(at->second);
-  reader_count_ -= at->second.seats.size();
+  const std::vector<Seat> seats = std::move(at->second.seats);
+  reader_count_ -= seats.size();
   logs_.erase(at);
+  for (const Seat& seat : seats) {
+    seat.reader->on_interrupted({Code::kGone, "the request was deleted, or is past its retention"});
+  }
 }
 
 void Hub::interrupt_all(const Error& error) {

@@ -49,7 +49,7 @@ class Hub {
   std::size_t readers(RequestId id) const;
   std::size_t readers() const { return reader_count_; }
 
-  // The request is past its retention.
+  // Nothing of the request is held any more; who still reads it hears that it is gone.
   void forget(RequestId id);
 
   // Every reader hears that its stream can't go on here.

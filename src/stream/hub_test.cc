@@ -127,6 +127,18 @@ TEST(HubTest, InterruptedReadersHearItOnce) {
 }
 
 // Many readers that come, stall, come back and leave at random all read the same text.
+TEST(HubTest, ReadersOfWhatIsForgottenHearThatItIsGone) {
+  Hub hub(1 << 20);
+  hub.open(kId, 0);
+  const auto reader = std::make_shared<Collector>();
+  ASSERT_TRUE(hub.attach(kId, 0, reader));
+  hub.append(kId, make_block(0, 2));
+  hub.forget(kId);
+  EXPECT_EQ(reader->interrupted, 1);
+  EXPECT_EQ(hub.readers(), 0u);
+  EXPECT_FALSE(hub.holds(kId));
+}
+
 TEST(HubTest, RandomReadersReadTheSame) {
   const unsigned seed = std::random_device{}();
   SCOPED_TRACE("seed " + std::to_string(seed));

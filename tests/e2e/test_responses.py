@@ -129,6 +129,42 @@ def test_deleting_a_running_one_ends_it(server):
     assert server.get(f"/v1/responses/{response_id}").status == 404
 
 
+def test_what_is_deleted_is_gone_also_after_a_restart(server):
+    key = {"Idempotency-Key": "once"}
+    made = respond(server, "a secret", key, max_output_tokens=3)
+    request_id = server.get(f"/v1/responses/{made['id']}").headers["x-request-id"]
+    request = f"/v1/requests/{request_id}"
+    assert server.get(request).json["result"]["id"] == made["id"]
+    assert server.request("DELETE", f"/v1/responses/{made['id']}").status == 200
+    for _ in range(2):
+        assert server.get(f"/v1/responses/{made['id']}").status == 404
+        for path in (request, f"{request}/events"):
+            gone = server.get(path)
+            assert gone.status == 410 and b"word" not in gone.body, gone
+        again = server.post("/v1/responses", ask("a secret", max_output_tokens=3), key)
+        assert again.status == 410 and again.error["param"] == "Idempotency-Key", again
+        server.restart()
+
+
+def test_what_is_not_stored_can_be_deleted(server):
+    made = server.post("/v1/responses", ask("a secret", store=False, max_output_tokens=3))
+    request = f"/v1/requests/{made.headers['x-request-id']}"
+    assert server.get(request).json["state"] == "completed"
+    assert server.request("DELETE", request).json["deleted"] is True
+    assert server.get(request).status == 410
+    assert server.request("DELETE", request).status == 410
+
+
+def test_a_running_request_is_cancelled_and_deleted(server):
+    live = server.stream(max_tokens=40).wait_frames(3)
+    request = f"/v1/requests/{live.request_id}"
+    assert server.request("DELETE", request).status == 200
+    live.wait_end()
+    assert live.frames[-1].json["error"]["code"] == "cancelled"
+    assert server.get(request).status == 410
+    assert server.chat(max_tokens=1, timeout_s=5).status == 200
+
+
 def test_a_client_that_leaves_takes_its_response_along(server):
     live = stream(server).wait_frames(10)
     response_id = live.frames[0].json["response"]["id"]
