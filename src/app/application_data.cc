@@ -7,6 +7,7 @@
 
 #include "app/paths.h"
 #include "store/batches.h"
+#include "store/bound_keys.h"
 #include "store/conversations.h"
 #include "store/responses.h"
 
@@ -25,7 +26,7 @@ std::uint64_t random_bits() {
 std::vector<store::Migration> schema() {
   std::vector<store::Migration> all;
   for (auto part : {store::files_schema(), store::batches_schema(), store::responses_schema(),
-                    store::conversations_schema()}) {
+                    store::conversations_schema(), store::bound_keys_schema()}) {
     all.insert(all.end(), std::make_move_iterator(part.begin()),
                std::make_move_iterator(part.end()));
   }

@@ -36,7 +36,48 @@ void Runner::stop() {
   loop_->stop();
 }
 
-Status Runner::create(std::string tenant, message::BatchRequest request,
+namespace {
+
+struct Made {
+  BatchRow row;
+  bool is_new = true;  // else: an earlier one, of the same key
+};
+
+// In a transaction: the batch `row`, with its input.
+Result<Made> make_batch(Sql& sql, const store::Files& files, BatchRow row, const store::KeyUse& use,
+                        std::size_t live_max) {
+  auto bound = store::find_bound(sql, row.tenant, use, row.created_ms);
+  if (!bound) return bound.error();
+  if (*bound) {
+    auto earlier = store::find_batch(sql, &row.tenant, **bound);
+    if (!earlier) return earlier.error();
+    return Made{std::move(*earlier), false};
+  }
+  auto input = files.get_in(sql, row.tenant, row.input_file_id);
+  if (!input) {
+    Error error = input.error();
+    if (error.code == Code::kNotFound) error.param = "input_file_id";
+    return error;
+  }
+  if (input->purpose != "batch") {
+    return Error{
+        Code::kInvalidArgument,
+        "the input file must be uploaded with the purpose 'batch', not '" + input->purpose + "'",
+        "input_file_id"};
+  }
+  row.input_hash = input->hash;
+  if (Status s = store::insert_batch(sql, files, row, live_max); !s) return s.error();
+  if (Status s = store::bind_key(sql, row.tenant, use, row.id, row.created_ms); !s) {
+    return s.error();
+  }
+  auto made = store::find_batch(sql, nullptr, row.id);
+  if (!made) return made.error();
+  return Made{std::move(*made)};
+}
+
+}  // namespace
+
+Status Runner::create(std::string tenant, message::BatchRequest request, store::KeyUse use,
                       store::Done<BatchRow> done) {
   if (!broker::is_prepared_endpoint(request.endpoint)) {
     return Error{Code::kInvalidArgument,
@@ -55,29 +96,14 @@ Status Runner::create(std::string tenant, message::BatchRequest request,
   row.output_expires_after_s = request.output_expires_after_s;
   row.created_ms = clock_.wall_ms();
   row.expires_ms = row.created_ms + options_.completion_ms;
-  return database_.post<BatchRow>(
-      [&files = files_, row, live_max = options_.live_max](Sql& sql) -> Result<BatchRow> {
-        BatchRow made = row;
-        auto input = files.get_in(sql, row.tenant, row.input_file_id);
-        if (!input) {
-          Error error = input.error();
-          if (error.code == Code::kNotFound) error.param = "input_file_id";
-          return error;
-        }
-        if (input->purpose != "batch") {
-          return Error{Code::kInvalidArgument,
-                       "the input file must be uploaded with the purpose 'batch', not '" +
-                           input->purpose + "'",
-                       "input_file_id"};
-        }
-        made.input_hash = input->hash;
-        if (Status s = store::insert_batch(sql, files, made, live_max); !s) return s.error();
-        return store::find_batch(sql, nullptr, made.id);
-      },
+  return database_.post<Made>(
+      [&files = files_, row = std::move(row), use = std::move(use), live_max = options_.live_max](
+          Sql& sql) { return make_batch(sql, files, row, use, live_max); },
       [loop = loop_.get(), inbox = loop_->inbox(),
-       done = std::move(done)](Result<BatchRow> made) mutable {
-        if (made) inbox->send_reserved([loop, id = made->id] { loop->add(id); });
-        done(std::move(made));
+       done = std::move(done)](Result<Made> made) mutable {
+        if (!made) return done(made.error());
+        if (made->is_new) inbox->send_reserved([loop, id = made->row.id] { loop->add(id); });
+        done(std::move(made->row));
       });
 }
 

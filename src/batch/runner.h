@@ -23,6 +23,7 @@
 #include "broker/api.h"
 #include "message/batch.h"
 #include "store/batches.h"
+#include "store/bound_keys.h"
 #include "store/database.h"
 #include "store/files.h"
 
@@ -58,8 +59,9 @@ class Runner {
   void stop();
 
   // kNotFound: no such input file; kInvalidArgument with `param`: an endpoint that can't be run in
-  // a batch, a file of another purpose; kQueueFull: too many unended ones.
-  Status create(std::string tenant, message::BatchRequest request,
+  // a batch, a file of another purpose; kQueueFull: too many unended ones. With a key that was used
+  // before it gives the batch of that time; kIdempotencyMismatch: for another body.
+  Status create(std::string tenant, message::BatchRequest request, store::KeyUse use,
                 store::Done<store::BatchRow> done);
   Status get(std::string tenant, std::string id, store::Done<store::BatchRow> done);
   Status list(std::string tenant, store::PageQuery query, store::Done<store::BatchPage> done);

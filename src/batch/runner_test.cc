@@ -53,6 +53,7 @@ class RunnerTest : public testing::Test {
   void open() {
     auto schema = store::files_schema();
     for (auto& step : store::batches_schema()) schema.push_back(std::move(step));
+    for (auto& step : store::bound_keys_schema()) schema.push_back(std::move(step));
     auto database = store::Database::open({.path = folder_ + "/store.db"}, schema);
     ASSERT_TRUE(database) << database.error().message;
     database_ = std::move(*database);
@@ -90,9 +91,10 @@ class RunnerTest : public testing::Test {
         .value();
   }
   Result<BatchRow> create(const std::string& input_file_id, const std::string& tenant = "t",
-                          const std::string& endpoint = kEndpoint) {
+                          const std::string& endpoint = kEndpoint, const store::KeyUse& use = {}) {
     return wait<BatchRow>([&](Done<BatchRow> done) {
-      return runner_->create(tenant, {input_file_id, endpoint, "24h", "", {}}, std::move(done));
+      return runner_->create(tenant, {input_file_id, endpoint, "24h", "", {}}, use,
+                             std::move(done));
     });
   }
   std::string begin(const std::string& body) { return create(upload(body).id).value().id; }
@@ -151,6 +153,27 @@ class RunnerTest : public testing::Test {
   std::unique_ptr<store::Files> files_;
   std::unique_ptr<Runner> runner_;
 };
+
+TEST_F(RunnerTest, OneKeyIsOneBatch) {
+  open();
+  const std::string input = upload(lines(3)).id;
+  const store::KeyUse use{"k", "a"};
+  const auto first = create(input, "t", kEndpoint, use);
+  ASSERT_TRUE(first) << first.error().message;
+  EXPECT_EQ(create(input, "t", kEndpoint, use)->id, first->id);
+  EXPECT_EQ(create(input, "t", kEndpoint, {"k", "b"}).error().code, Code::kIdempotencyMismatch);
+  EXPECT_NE(create(input, "t", kEndpoint)->id, first->id);
+  close();
+  open();
+  EXPECT_EQ(create(input, "t", kEndpoint, use)->id, first->id);
+  // It runs once: three lines of it, three of the one without a key.
+  wait_until("all lines", [&] { return broker_.accepted() == 6; });
+  broker_.set_auto_answer(true);
+  broker_.release(6);
+  EXPECT_EQ(wait_end(first->id).completed, 3u);
+  EXPECT_EQ(create(input, "t", kEndpoint, use)->status, BatchStatus::kCompleted);
+  EXPECT_EQ(broker_.accepted(), 6u);
+}
 
 TEST_F(RunnerTest, AnswersEveryLineInOrder) {
   open();

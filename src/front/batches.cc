@@ -4,6 +4,7 @@
 #include "batch/runner.h"
 #include "front/deps.h"
 #include "front/handlers.h"
+#include "front/headers.h"
 #include "front/on_loop.h"
 #include "front/paging.h"
 #include "message/batch.h"
@@ -84,7 +85,9 @@ void handle_batch_create(const Deps& deps, ExchangePtr exchange) {
   with_batches(deps, exchange, [&](batch::Runner& runner, const std::string& tenant) -> Status {
     auto request = message::parse_batch_request(exchange->request().body);
     if (!request) return request.error();
-    return runner.create(tenant, std::move(*request), answer_with_batch(exchange));
+    auto use = read_key_use(exchange->request(), "/v1/batches");
+    if (!use) return use.error();
+    return runner.create(tenant, std::move(*request), std::move(*use), answer_with_batch(exchange));
   });
 }
 

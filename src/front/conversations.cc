@@ -1,6 +1,7 @@
 // /v1/conversations and their items.
 #include "front/deps.h"
 #include "front/handlers.h"
+#include "front/headers.h"
 #include "front/on_loop.h"
 #include "front/stored.h"
 #include "message/json.h"
@@ -61,8 +62,10 @@ void handle_conversations_create(const Deps& deps, ExchangePtr exchange) {
     if (!metadata) return metadata.error();
     auto items = new_items(memory, body);
     if (!items) return items.error();
+    auto use = read_key_use(exchange->request(), "/v1/conversations");
+    if (!use) return use.error();
     return memory.create_conversation(tenant, std::move(*metadata), std::move(*items),
-                                      answer_with(exchange));
+                                      std::move(*use), answer_with(exchange));
   });
 }
 

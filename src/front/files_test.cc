@@ -60,6 +60,7 @@ class HttpFiles : public testing::Test {
   void start() {
     auto schema = store::files_schema();
     for (auto& step : store::batches_schema()) schema.push_back(std::move(step));
+    for (auto& step : store::bound_keys_schema()) schema.push_back(std::move(step));
     database_ = std::move(
         store::Database::open({.path = file_options_.folder + "/store.db"}, schema).value());
     files_ = std::make_unique<store::Files>(file_options_, *database_, disk_, clock_);
@@ -78,10 +79,11 @@ class HttpFiles : public testing::Test {
     port_ = *port;
   }
 
-  Answer call(const std::string& method, const std::string& target, const std::string& body = "") {
+  Answer call(const std::string& method, const std::string& target, const std::string& body = "",
+              const std::string& headers = "") {
     TestClient client(port_);
-    client.send(method + " " + target + " HTTP/1.1\r\nHost: x\r\nContent-Length: " +
-                std::to_string(body.size()) + "\r\n\r\n" + body);
+    client.send(method + " " + target + " HTTP/1.1\r\nHost: x\r\n" + headers +
+                "Content-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
     return client.answer(method == "HEAD");
   }
   static std::string upload_head(std::size_t size, const std::string& more = "") {
@@ -322,6 +324,25 @@ TEST_F(HttpFiles, ABatchFromItsFileToItsResults) {
   EXPECT_TRUE(contains(output.body, "Hello"));
   EXPECT_TRUE(contains(call("GET", "/v1/batches?limit=1").body, batch));
   EXPECT_EQ(call("POST", "/v1/batches/" + id + "/cancel").status, 400);
+}
+
+TEST_F(HttpFiles, AKeyMakesOneBatch) {
+  start();
+  const std::string input = member(upload(form("{}", "batch")).body, "id");
+  const auto create = [&](const std::string& window, const std::string& space) {
+    return call("POST", "/v1/batches",
+                R"({"input_file_id":")" + input + R"(","endpoint":"/v1/embeddings",)" + space +
+                    R"("completion_window":")" + window + R"("})",
+                "Idempotency-Key: k\r\n");
+  };
+  const Answer first = create("24h", "");
+  ASSERT_EQ(first.status, 200) << first.body;
+  const Answer again = create("24h", " ");  // the same JSON
+  ASSERT_EQ(again.status, 200) << again.body;
+  EXPECT_EQ(member(again.body, "id"), member(first.body, "id"));
+  const Answer other = create("24h", R"("metadata":{"a":"b"},)");
+  EXPECT_EQ(other.status, 422);
+  EXPECT_EQ(member(other.body, "param"), "Idempotency-Key");
 }
 
 TEST_F(HttpFiles, RefusesBadBatches) {

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <charconv>
 
+#include "base/sha256.h"
 #include "front/deps.h"
+#include "message/json.h"
 
 namespace waystation::front {
 namespace {
@@ -87,6 +89,15 @@ Result<bool> flag_header(const Request& request, const char* name) {
   if (value == "true" || value == "1") return true;
   if (value == "false" || value == "0") return false;
   return bad_header(name, "must be true or false");
+}
+
+Result<store::KeyUse> read_key_use(const Request& request, std::string_view route) {
+  auto key = text_header(request, "Idempotency-Key", kKeyBytesMax);
+  if (!key) return key.error();
+  if (key->empty()) return store::KeyUse{};
+  auto canonical = message::canonical_json(request.body.empty() ? "{}" : request.body);
+  if (!canonical) return canonical.error();
+  return store::KeyUse{std::move(*key), sha256("POST " + std::string(route) + "\n" + *canonical)};
 }
 
 Result<broker::PrepareOptions> read_prepare_options(const Deps& deps, const Request& request) {

@@ -11,10 +11,12 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "broker/prepare.h"
 #include "front/exchange.h"
+#include "store/bound_keys.h"
 
 namespace waystation::front {
 
@@ -24,6 +26,10 @@ struct Deps;
 // client's mistake that goes unnoticed. So is anything but printable ASCII.
 Result<std::string> text_header(const Request& request, const char* name, std::size_t bytes_max);
 Result<bool> flag_header(const Request& request, const char* name);
+
+// The Idempotency-Key of a POST that makes something other than a request, with the fingerprint of
+// `route` and the body. kInvalidArgument: a bad key, or a body that isn't JSON.
+Result<store::KeyUse> read_key_use(const Request& request, std::string_view route);
 
 // All of the above but X-Conversation-Memory. kInvalidArgument with `param` naming the header.
 Result<broker::PrepareOptions> read_prepare_options(const Deps& deps, const Request& request);

@@ -17,6 +17,15 @@ Result<ConversationRow> existing(Sql& sql, const std::string& tenant, const std:
   return std::move(**row);
 }
 
+// Of a key that was used before.
+Result<ConversationRow> earlier(Sql& sql, const std::string& tenant, const std::string& id) {
+  auto row = existing(sql, tenant, id);
+  if (row || row.error().code != Code::kNotFound) return row;
+  return Error{Code::kGone,
+               "the conversation of this Idempotency-Key was deleted; use a new key for a new one",
+               "Idempotency-Key"};
+}
+
 Error no_such_item(const std::string& item) {
   return {Code::kNotFound, "there is no item '" + item.substr(0, 100) + "' in this conversation"};
 }
@@ -36,14 +45,21 @@ std::string conversation_id(RequestId id) {
 }  // namespace
 
 Status Memory::create_conversation(std::string tenant, std::string metadata,
-                                   std::vector<Item> items, Callback<ConversationRow> done) {
+                                   std::vector<Item> items, store::KeyUse use,
+                                   Callback<ConversationRow> done) {
   const RequestId id = new_id();
   ConversationRow row{conversation_id(id), deps_.clock.wall_ms(), std::move(metadata)};
   return deps_.database.post<ConversationRow>(
-      [tenant, row, items = std::move(items), id](Sql& sql) mutable -> Result<ConversationRow> {
+      [tenant, row, items = std::move(items), use = std::move(use),
+       id](Sql& sql) mutable -> Result<ConversationRow> {
+        auto bound = store::find_bound(sql, tenant, use, row.created_ms);
+        if (!bound) return bound.error();
+        if (*bound) return earlier(sql, tenant, **bound);
         if (auto made = store::make_conversation(sql, tenant, row); !made) return made.error();
         auto added = store::append_items(sql, tenant, row.id, id, std::move(items));
         if (!added) return added.error();
+        auto is_bound = store::bind_key(sql, tenant, use, row.id, row.created_ms);
+        if (!is_bound) return is_bound.error();
         return row;
       },
       hand_on(std::move(done)));

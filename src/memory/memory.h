@@ -26,6 +26,7 @@
 #include "base/result.h"
 #include "broker/api.h"
 #include "message/responses.h"
+#include "store/bound_keys.h"
 #include "store/conversations.h"
 #include "store/responses.h"
 
@@ -104,14 +105,16 @@ class Memory final : public broker::Composer {
   Status find(std::string tenant, RequestId id, Callback<Found> done);
   // Only background responses; one that has ended stays as it is.
   Status cancel(std::string tenant, RequestId id, Callback<Found> done);
-  // One that runs is cancelled first.
+  // With all that the broker still has of it. One that runs is cancelled first.
   Status remove(std::string tenant, RequestId id, Callback<void> done);
 
   // ---- Conversations: kNotFound when there is none
   // -------------------------------------------------
 
+  // With a key that was used before it gives the conversation of that time, kGone when that was
+  // deleted; kIdempotencyMismatch: for another body.
   Status create_conversation(std::string tenant, std::string metadata,
-                             std::vector<message::Item> items,
+                             std::vector<message::Item> items, store::KeyUse use,
                              Callback<store::ConversationRow> done);
   Status get_conversation(std::string tenant, std::string id,
                           Callback<store::ConversationRow> done);

@@ -41,6 +41,7 @@ class MemoryTest : public testing::Test {
   void open() {
     std::vector<store::Migration> schema = store::responses_schema();
     for (auto& step : store::conversations_schema()) schema.push_back(std::move(step));
+    for (auto& step : store::bound_keys_schema()) schema.push_back(std::move(step));
     auto database = store::Database::open({.path = folder_ + "/store.db"}, schema);
     ASSERT_TRUE(database) << database.error().message;
     database_ = std::move(*database);
@@ -163,7 +164,7 @@ class MemoryTest : public testing::Test {
   }
   std::string conversation() {
     auto made = result_of<store::ConversationRow>(
-        [&](auto done) { return memory_->create_conversation("default", "{}", {}, done); });
+        [&](auto done) { return memory_->create_conversation("default", "{}", {}, {}, done); });
     EXPECT_TRUE(made);
     return made->id;
   }
@@ -451,6 +452,20 @@ TEST_F(MemoryTest, AChatsTurnsAreKept) {
   ASSERT_EQ(kept.size(), 7u);
   EXPECT_NE(kept[0].json.find("s2"), std::string::npos);
   EXPECT_EQ(rows(), 0);
+}
+
+TEST_F(MemoryTest, OneKeyIsOneConversation) {
+  const auto make = [&](const store::KeyUse& use) {
+    return result_of<store::ConversationRow>(
+        [&](auto done) { return memory_->create_conversation("default", "{}", {}, use, done); });
+  };
+  const std::string id = make({"k", "a"})->id;
+  EXPECT_EQ(make({"k", "a"})->id, id);
+  EXPECT_NE(make({})->id, id);
+  EXPECT_EQ(make({"k", "b"}).error().code, Code::kIdempotencyMismatch);
+  ASSERT_TRUE(result_of<void>(
+      [&](auto done) { return memory_->remove_conversation("default", id, done); }));
+  EXPECT_EQ(make({"k", "a"}).error().code, Code::kGone);
 }
 
 TEST_F(MemoryTest, AnEmptyConversationHasNoItems) {

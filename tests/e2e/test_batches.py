@@ -127,6 +127,31 @@ def test_an_invalid_file_fails_with_line_numbers(server):
     assert empty["errors"]["data"][0]["code"] == "empty_file"
 
 
+def test_a_line_without_a_body_is_named(server):
+    bad = {**line("b"), "body": 3}
+    batch = wait_status(server, create(server, jsonl([line("a"), bad]))["id"], *ENDED)
+    (error,) = batch["errors"]["data"]
+    assert error == {"code": "invalid_type", "line": 2, "param": "body",
+                     "message": "line 2: body must be an object, not a number"}
+
+
+def test_one_key_is_one_batch(server):
+    key = {"Idempotency-Key": "k"}
+    file = upload(server, jsonl([line("a")]), purpose="batch").json["id"]
+    body = {"input_file_id": file, "endpoint": ENDPOINT, "completion_window": "24h"}
+    first = server.post("/v1/batches", body, key)
+    assert first.status == 200, first
+    assert server.post("/v1/batches", body, key).json["id"] == first.json["id"]
+    server.restart()
+    assert server.post("/v1/batches", body, key).json["id"] == first.json["id"]
+    other = server.post("/v1/batches", {**body, "metadata": {"a": "b"}}, key)
+    assert other.status == 422 and other.error["param"] == "Idempotency-Key", other
+    wait_status(server, first.json["id"], "completed")
+    assert len(server.get("/v1/batches").json["data"]) == 1
+    accepted = [record for record in inspect(server.data) if record["type"] == "accepted"]
+    assert len(accepted) == 1
+
+
 def test_what_is_refused(server):
     file = upload(server, jsonl([line("a")]), purpose="user_data").json["id"]
 

@@ -367,6 +367,17 @@ def test_items_are_there_as_soon_as_the_answer_is(server):
         assert len(items(server, name)) == 2 * (n + 1)
 
 
+def test_one_key_is_one_conversation(server):
+    key = {"Idempotency-Key": "k"}
+    first = server.post("/v1/conversations", {"metadata": {"a": "b"}}, key)
+    assert first.status == 200, first
+    server.restart()
+    assert server.post("/v1/conversations", {"metadata": {"a": "b"}}, key).json == first.json
+    assert server.post("/v1/conversations", {}, key).status == 422
+    server.request("DELETE", f"/v1/conversations/{first.json['id']}")
+    assert server.post("/v1/conversations", {"metadata": {"a": "b"}}, key).status == 410
+
+
 def test_a_busy_conversation_can_be_refused(servers):
     server = servers.start("--conversation-busy", "refuse", scripted="tokens=200,interval-ms=20",
                            workers=1)
