@@ -127,6 +127,7 @@ void Connection::wait_for_request(int timeout_ms) {
 }
 
 void Connection::watch() {
+  if (half_closed_) return watch_for_reset();
   if (watching_ || buffer_.size() >= kAheadBytesMax) return;
   watching_ = true;
   socket_.async_read_some(
@@ -139,12 +140,36 @@ void Connection::on_watch(error_code ec, std::size_t bytes) {
   if (state_ == State::kClosed) return;
   buffer_.commit(bytes);
   if (state_ == State::kLingering) return read_and_discard();
+  if (ec == asio::error::eof && state_ == State::kHandling) return on_half_closed();
   if (ec && ec != asio::error::operation_aborted) return close();
   if (state_ == State::kIdle) {
     if (buffer_.size() > 0) return parse_header();
     return watch();
   }
   if (state_ == State::kHandling && !body_sink_) watch();
+}
+
+void Connection::on_half_closed() {
+  half_closed_ = true;
+  const bool can_probe = answered_ || exchange_->request().version >= 11;
+  if (!can_probe) return close();
+  const auto self = shared_from_this();
+  watch_for_reset();
+  if (!answered_) return send(kContinue);  // clients skip as many of them as come
+  const auto activity = exchange_->activity_;
+  if (activity) activity->on_half_closed();
+}
+
+// No read tells it any more.
+void Connection::watch_for_reset() {
+  if (watching_for_reset_) return;
+  watching_for_reset_ = true;
+  socket_.async_wait(asio::ip::tcp::socket::wait_error, [self = shared_from_this()](error_code ec) {
+    self->watching_for_reset_ = false;
+    if (self->state_ != State::kHandling) return;
+    if (ec == asio::error::operation_aborted) return self->watch_for_reset();
+    self->close();
+  });
 }
 
 void Connection::begin_header() {
@@ -308,7 +333,8 @@ void Connection::handle(Request request) {
 
 void Connection::complete() {
   release_exchange();
-  if (keep_alive_ && !deps_.draining) {
+  const bool has_next = !half_closed_ || buffer_.size() > 0;
+  if (keep_alive_ && has_next && !deps_.draining) {
     wait_for_request(deps_.options.idle_timeout_ms);
   } else {
     linger();

@@ -11,7 +11,9 @@
 // connection_answer.cc; who may ask for what is in admission.h.
 //
 // While a handler works the connection goes on reading, so that a client that leaves is noticed at
-// once. There is one timer for all connections of a loop (on_tick), and a deadline in each.
+// once. One that only ends its sending (`nc -N`) looks the same at first, and gets its answer: it
+// is written to, and a client that is gone answers that with a reset. There is one timer for all
+// connections of a loop (on_tick), and a deadline in each.
 #pragma once
 
 #include <boost/asio/ip/tcp.hpp>
@@ -72,6 +74,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void begin_header();
   void parse_header();
   boost::system::error_code parse_ahead();
+  void on_half_closed();
+  void watch_for_reset();
   void read_header();
   void read_rest_of_header();
   void on_header(boost::system::error_code ec);
@@ -112,7 +116,9 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   boost::beast::flat_buffer buffer_;
   std::optional<Parser> parser_;
-  bool watching_ = false;  // a read is outstanding that isn't parser_'s
+  bool watching_ = false;     // a read is outstanding that isn't parser_'s
+  bool half_closed_ = false;  // the client has said that it sends no more
+  bool watching_for_reset_ = false;
 
   std::optional<PieceParser> pieces_;    // a body is read in pieces
   std::shared_ptr<BodySink> body_sink_;  // until the body's end

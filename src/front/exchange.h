@@ -59,6 +59,9 @@ class Activity {
   // Everything written has left; there is room again.
   virtual void on_sent() = 0;
   virtual void on_tick(std::int64_t now_us) = 0;
+  // The client sends no more, and may be gone. If it is, the system says so to whoever writes:
+  // write something that changes nothing, if the answer has begun and allows it.
+  virtual void on_half_closed() {}
   // The client went away. The last call.
   virtual void on_gone() = 0;
   // The server ends: finish the answer now.

@@ -169,6 +169,10 @@ void Feed::on_tick(std::int64_t now_us) {
   }
 }
 
+void Feed::on_half_closed() {
+  if (!done_ && id_) sink_->on_quiet();
+}
+
 void Feed::on_gone() {
   if (done_) return;
   if (!id_) {

@@ -30,6 +30,7 @@ class Feed final : public Activity, public Wakeable, public std::enable_shared_f
   void on_wake() override { pump(); }
   void on_sent() override { pump(); }
   void on_tick(std::int64_t now_us) override;
+  void on_half_closed() override;
   void on_gone() override;
   void on_stop() override;
 

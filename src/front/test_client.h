@@ -133,6 +133,9 @@ class TestClient {
   // True when the server has closed the connection and nothing more was sent.
   bool is_at_end() { return buffer_.empty() && !fill(); }
 
+  // Says that nothing more is sent; still reads.
+  void end_sending() { ::shutdown(fd_, SHUT_WR); }
+
   void close() {
     if (fd_ >= 0) ::close(fd_);
     fd_ = -1;
