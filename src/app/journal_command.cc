@@ -138,7 +138,10 @@ Run add_keys(CLI::App& parser) {
     const auto key = guard::add_key(command->file, command->tenant, SystemClock().wall_ms());
     if (!key) return fail(key.error());
     std::printf("%s\n", key->c_str());
-    std::fprintf(stderr, "This key is shown only now. Use it as: Authorization: Bearer KEY\n");
+    std::fprintf(stderr,
+                 "This key is shown only now. Use it as: Authorization: Bearer KEY\n"
+                 "A running server reads the file again within a second or two. To take a "
+                 "key back, remove its line.\n");
     return 0;
   };
 }

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,9 +49,15 @@ class EndSignal {
     if (!status_) status_ = exit_status;
     given_.notify_all();
   }
-  int wait() {
+  // Calls `each_second` while it waits.
+  int wait(const std::function<void()>& each_second) {
     std::unique_lock lock(mutex_);
-    given_.wait(lock, [this] { return status_.has_value(); });
+    while (
+        !given_.wait_for(lock, std::chrono::seconds(1), [this] { return status_.has_value(); })) {
+      lock.unlock();
+      each_second();
+      lock.lock();
+    }
     return *status_;
   }
 
@@ -105,14 +112,14 @@ struct BackgroundEnd {
 };
 
 struct Secrets {
-  std::optional<guard::KeyStore> keys;
+  std::unique_ptr<guard::KeyFile> keys;  // null: no keys are asked for
   std::string join_token;
 };
 
 Result<Secrets> read_secrets(const ServeOptions& options, const front::Listen& listen) {
   Secrets secrets;
   if (!options.api_key_file.empty()) {
-    auto keys = guard::KeyStore::load(options.api_key_file);
+    auto keys = guard::KeyFile::open(options.api_key_file);
     if (!keys) return keys.error();
     secrets.keys = std::move(*keys);
   } else if (!listen.is_loopback()) {
@@ -172,6 +179,8 @@ front::Options front_options_of(const ServeOptions& options, const front::Listen
   front.body_timeout_ms = options.body_timeout_ms;
   front.idle_timeout_ms = options.idle_timeout_ms;
   front.cors_origins = options.cors_origins;
+  front.check_host = options.api_key_file.empty();
+  front.allowed_hosts = options.allow_hosts;
   front.cache = options.cache == "on";
   front.cache_ttl_ms = static_cast<std::int64_t>(options.cache_ttl_seconds * 1000);
   return front;
@@ -303,7 +312,7 @@ int run_serve(const ServeOptions& options) {
     return fail(started.error());
 
   front::Server front(
-      front_options_of(options, *listen), broker, secrets->keys ? &*secrets->keys : nullptr,
+      front_options_of(options, *listen), broker, secrets->keys.get(),
       [&meter] { return meter.render(); }, clock, meter, data->parts());
   const auto port = front.start();
   if (!port) return fail(port.error());
@@ -332,7 +341,9 @@ int run_serve(const ServeOptions& options) {
         "no local worker: give a model with --model FILE.gguf ('make models' fetches a small one)");
   }
 
-  const int status = end.wait();
+  const int status = end.wait([&secrets] {
+    if (secrets->keys) secrets->keys->refresh();
+  });
   shut_down(options, broker, loop, front, supervisor, link, **upstreams, *data);
   return status;
 }

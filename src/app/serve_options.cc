@@ -130,6 +130,9 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--cache-ttl-seconds", o.cache_ttl_seconds, "Answers older than this are made anew")
       ->capture_default_str()->check(CLI::NonNegativeNumber);
   parser.add_option("--cors-origin", o.cors_origins, "Origin that browsers may call from (repeatable)");
+  parser.add_option("--allow-host", o.allow_hosts,
+                    "Without API keys: name that clients may call the server by, beside localhost "
+                    "(repeatable)");
   parser.add_option("--grace-seconds", o.grace_seconds, "On SIGTERM, wait this long for running answers")
       ->capture_default_str();
   parser.add_option("--config", o.config, "Read options and upstreams from FILE.toml; flags win over it");

@@ -48,6 +48,7 @@ struct ServeOptions {
   int body_timeout_ms = 60'000;
   int idle_timeout_ms = 75'000;
   std::vector<std::string> cors_origins;
+  std::vector<std::string> allow_hosts;  // names that the server may be called by
   int grace_seconds = 10;
   std::string log_level = "info";
 

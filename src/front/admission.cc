@@ -1,5 +1,8 @@
 #include "front/admission.h"
 
+#include <boost/asio/ip/address.hpp>
+#include <boost/beast/core/string.hpp>
+
 namespace waystation::front {
 namespace {
 
@@ -22,12 +25,42 @@ std::optional<Response> answer_preflight(const Options& options, const Request& 
   return response;
 }
 
+Response with_status(const Error& error, unsigned status) {
+  Response response = error_response(error);
+  response.status = status;
+  return response;
+}
+
+// A body is read as it stands.
+std::optional<Response> check_encoding(const Request& request) {
+  const std::string_view encoding = request.header("Content-Encoding");
+  if (encoding.empty() || boost::beast::iequals(encoding, "identity")) return std::nullopt;
+  return with_status({Code::kInvalidArgument,
+                      "bodies with the Content-Encoding '" + std::string(encoding.substr(0, 100)) +
+                          "' aren't read here; send it without one",
+                      "Content-Encoding"},
+                     415);
+}
+
+// A web page whose own name suddenly resolves to this machine (DNS rebinding) is no page of another
+// origin to its browser. What gives it away is the name that it calls us by.
+std::optional<Response> check_host(const Options& options, const Request& request) {
+  if (!options.check_host || is_own_host(options, request.header("Host"))) return std::nullopt;
+  std::string host(request.header("Host").substr(0, 200));
+  return with_status({Code::kPermissionDenied,
+                      "this server has no API keys, so it answers only to names of this machine, "
+                      "not to '" +
+                          host + "'; allow the name with --allow-host, or use --api-key-file",
+                      "Host"},
+                     421);
+}
+
 Response no_route(const Request& request, const std::string& allow) {
   if (allow.empty()) {
     return error_response({Code::kNotFound, "there is nothing at " + request.path.substr(0, 200)});
   }
   Response response =
-      error_response({Code::kMethodNotAllowed, "this path takes " + allow + " only", allow});
+      error_response({Code::kMethodNotAllowed, "this path takes " + allow + " only"});
   response.headers.emplace_back("Allow", allow);
   return response;
 }
@@ -48,6 +81,26 @@ std::optional<Error> check_origin(const Options& options, const Request& request
 
 }  // namespace
 
+bool is_own_host(const Options& options, std::string_view host) {
+  if (host.empty()) return true;  // HTTP/1.0; browsers always say it
+  const std::size_t end = host.starts_with('[') ? host.find(']') + 1 : host.find(':');
+  std::string_view name = host.substr(0, end);
+  if (name.ends_with('.')) name.remove_suffix(1);
+  for (const std::string& allowed : options.allowed_hosts) {
+    if (boost::beast::iequals(name, allowed)) return true;
+  }
+  if (boost::beast::iequals(name, "localhost")) return true;
+  constexpr std::string_view kBelow = ".localhost";
+  if (name.size() > kBelow.size() &&
+      boost::beast::iequals(name.substr(name.size() - kBelow.size()), kBelow)) {
+    return true;
+  }
+  if (name.starts_with('[') && name.ends_with(']')) name = name.substr(1, name.size() - 2);
+  boost::system::error_code ec;
+  const auto address = boost::asio::ip::make_address(name, ec);
+  return !ec && address.is_loopback();
+}
+
 bool origin_allowed(const Options& options, std::string_view origin) {
   for (const std::string& allowed : options.cors_origins) {
     if (allowed == "*" || allowed == origin) return true;
@@ -56,10 +109,12 @@ bool origin_allowed(const Options& options, std::string_view origin) {
 }
 
 Admission admit(const Deps& deps, Request& request) {
+  if (auto answer = check_host(deps.options, request)) return {nullptr, std::move(answer)};
   if (auto answer = answer_preflight(deps.options, request)) return {nullptr, std::move(answer)};
   Match match = deps.router.match(request.method, request.path);
   if (match.route == nullptr) return {nullptr, no_route(request, match.allow)};
   request.params = std::move(match.params);
+  if (auto answer = check_encoding(request)) return {match.route, std::move(answer)};
   if (auto error = check_origin(deps.options, request))
     return {match.route, error_response(*error)};
   request.tenant = guard::kDefaultTenant;

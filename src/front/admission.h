@@ -1,5 +1,5 @@
-// What a request must pass before a handler sees it: the route, the web page that sent it, the API
-// key. Pure, but for the keys it asks.
+// What a request must pass before a handler sees it: the name it calls the server by, the route,
+// the form of its body, the web page that sent it, the API key. Pure, but for the keys it asks.
 #pragma once
 
 #include <optional>
@@ -17,6 +17,10 @@ struct Admission {
 
 // Fills in the request's params and tenant.
 Admission admit(const Deps& deps, Request& request);
+
+// Whether a Host header names this machine by a loopback address, as localhost, or by a name that
+// was allowed. A header that isn't there does.
+bool is_own_host(const Options& options, std::string_view host);
 
 // Whether web pages of this origin may use the server.
 bool origin_allowed(const Options& options, std::string_view origin);

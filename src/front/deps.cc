@@ -10,7 +10,7 @@ std::size_t answer_index(unsigned status) {
 
 }  // namespace
 
-Deps::Deps(const Options& options_in, broker::Api& api_in, const guard::KeyStore* keys_in,
+Deps::Deps(const Options& options_in, broker::Api& api_in, const guard::KeyFile* keys_in,
            std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in,
            Parts parts_in)
     : options(options_in),

@@ -19,7 +19,7 @@
 namespace waystation::front {
 
 struct Deps {
-  Deps(const Options& options_in, broker::Api& api_in, const guard::KeyStore* keys_in,
+  Deps(const Options& options_in, broker::Api& api_in, const guard::KeyFile* keys_in,
        std::function<std::string()> render_metrics_in, Clock& clock_in, Meter& meter_in,
        Parts parts_in = {});
 
@@ -30,7 +30,7 @@ struct Deps {
 
   const Options options;
   broker::Api& api;
-  const guard::KeyStore* const keys;  // null: every caller is the default tenant
+  const guard::KeyFile* const keys;  // null: every caller is the default tenant
   const std::function<std::string()> render_metrics;
   Clock& clock;
   const Parts parts;

@@ -56,7 +56,7 @@ class Http : public testing::Test {
   }
 
   Options options_;
-  const guard::KeyStore* keys_ = nullptr;
+  const guard::KeyFile* keys_ = nullptr;
   SystemClock clock_;
   std::unique_ptr<Meter> meter_ = make_null_meter();
   Parts parts_;

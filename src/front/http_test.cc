@@ -247,6 +247,7 @@ TEST_F(Http, UnknownPathsAndWrongMethods) {
   EXPECT_EQ(answer.status, 405);
   EXPECT_EQ(answer.headers.at("allow"), "GET, HEAD");
   EXPECT_TRUE(contains(answer.body, R"("code":"method_not_allowed")")) << answer.body;
+  EXPECT_TRUE(contains(answer.body, R"("param":null)")) << answer.body;
 }
 
 TEST_F(Http, MalformedHttpIs400AndCloses) {
@@ -656,9 +657,9 @@ TEST_F(Http, KeysMakeTenants) {
   ASSERT_NE(::mkdtemp(folder.data()), nullptr);
   const std::string a = guard::add_key(folder + "/keys", "a", 0).value();
   const std::string b = guard::add_key(folder + "/keys", "b", 0).value();
-  const auto store = guard::KeyStore::load(folder + "/keys");
+  const auto store = guard::KeyFile::open(folder + "/keys");
   ASSERT_TRUE(store);
-  keys_ = &*store;
+  keys_ = store->get();
   start();
   Answer answer = post("/v1/chat/completions", kBody);
   EXPECT_EQ(answer.status, 401);

@@ -51,6 +51,11 @@ struct Options {
   bool cache = true;
   std::int64_t cache_ttl_ms = 3'600'000;
 
+  // Refuse requests whose Host is no loopback name or address, and none of these. For a server
+  // without API keys, which web pages must not reach under a name of their own.
+  bool check_host = false;
+  std::vector<std::string> allowed_hosts;
+
   std::vector<std::string> cors_origins;  // "https://app.example", or "*"; empty: no CORS
 };
 

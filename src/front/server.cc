@@ -31,7 +31,7 @@ constexpr int kFarewellMs = 500;
 }  // namespace
 
 struct Server::Impl {
-  Impl(const Options& options, broker::Api& api, const guard::KeyStore* keys,
+  Impl(const Options& options, broker::Api& api, const guard::KeyFile* keys,
        std::function<std::string()> render_metrics, Clock& clock, Meter& meter, Parts parts)
       : deps(options, api, keys, std::move(render_metrics), clock, meter, std::move(parts)) {}
 
@@ -123,9 +123,8 @@ void Server::Impl::on_every_loop(void (Connection::*what)()) {
   }
 }
 
-Server::Server(Options options, broker::Api& api, const guard::KeyStore* keys,
-               std::function<std::string()> render_metrics, Clock& clock, Meter& meter,
-               Parts parts)
+Server::Server(Options options, broker::Api& api, const guard::KeyFile* keys,
+               std::function<std::string()> render_metrics, Clock& clock, Meter& meter, Parts parts)
     : impl_(std::make_unique<Impl>(options, api, keys, std::move(render_metrics), clock, meter,
                                    std::move(parts))) {}
 

@@ -22,7 +22,7 @@ class Server {
  public:
   // `keys`: null = no API keys, every caller is the tenant "default".
   // `render_metrics`: the text of /metrics; may be empty.
-  Server(Options options, broker::Api& api, const guard::KeyStore* keys,
+  Server(Options options, broker::Api& api, const guard::KeyFile* keys,
          std::function<std::string()> render_metrics, Clock& clock, Meter& meter, Parts parts = {});
   // Stops without grace if it still runs.
   ~Server();

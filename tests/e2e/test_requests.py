@@ -1,6 +1,8 @@
 """Keys, readers, tenants, cancelling: the life of one request as its client sees it."""
 
 import concurrent.futures
+import json
+import socket
 
 import pytest
 
@@ -222,6 +224,47 @@ def test_tenants_do_not_see_each_other(servers):
         assert reply.status == 401 and reply.error["code"] == "invalid_api_key"
     assert server.get(f"/v1/requests/{request}", headers={"authorization": ""}).status == 401
     assert server.get("/healthz", headers={"authorization": ""}).status == 200
+
+
+def test_keys_may_come_and_go_while_it_runs(servers):
+    keys = servers.folder / "keys"
+    first = add_key(keys, "a")
+    server = servers.make("--api-key-file", keys, scripted="tokens=1", workers=1, api_key=first)
+    server.start()
+
+    def status(key):
+        return server.get("/v1/models", {"authorization": f"Bearer {key}"}).status
+
+    second = add_key(keys, "b")
+    wait_until(lambda: status(second) == 200, "the added key to be good")
+    keys.write_text(keys.read_text().splitlines()[1] + "\n")
+    wait_until(lambda: status(first) == 401, "the removed key to be no good")
+    assert status(second) == 200
+    keys.write_text("nonsense\n")
+    server.process.wait_line("API keys not read again")
+    assert status(second) == 200
+
+
+def test_a_name_that_points_here_is_refused_without_keys(servers):
+    server = servers.start("--allow-host", "box.lan", scripted="tokens=1", workers=1)
+    for host in (f"localhost:{server.port}", f"127.0.0.1:{server.port}", "[::1]", "box.lan"):
+        assert server.get("/v1/models", {"host": host}).status == 200
+    refused = server.get("/v1/models", {"host": f"evil.example:{server.port}"})
+    assert refused.status == 421 and "--allow-host" in refused.error["message"]
+
+
+def test_a_client_that_ends_its_sending_is_answered(server):
+    payload = json.dumps(chat_body("hello", max_tokens=5)).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+                       b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                       % len(payload) + payload)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), answer
+    assert scripted_text(5).encode() in answer
 
 
 def test_any_address_is_allowed_with_a_key_file(servers):

@@ -61,7 +61,14 @@ def test_not_found(quick, path):
                                           ("DELETE", "/v1/embeddings"), ("PATCH", "/v1/batches")])
 def test_wrong_method(quick, method, path):
     reply = quick.call(method, path, status=405)
-    assert reply.error["message"]
+    assert reply.error["message"] and reply.error["param"] is None
+    assert reply.headers["allow"]
+
+
+def test_compressed_bodies(quick):
+    reply = quick.call("POST", "/v1/chat/completions", {"model": "scripted"},
+                       headers={"content-encoding": "gzip"}, status=415)
+    assert reply.error["param"] == "Content-Encoding"
 
 
 CHAT_FAULTS = [
