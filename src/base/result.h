@@ -28,6 +28,7 @@ enum class Code {
   kBusy,                   // the resource is in use by another process
   kConversationLocked,     // the conversation has a turn in flight, and turns don't queue here
   kUpstream,               // another server that was to answer failed, and nobody can go on from there
+  kLoop,                   // the request came back to a server that it had passed
   kIo,                     // the operating system refused
   kCorruption,             // stored bytes are not what was written
   kCancelled,              // the request was cancelled

@@ -18,6 +18,7 @@ std::string_view openai_error_type(Code code) {
       return "timeout_error";
     case Code::kUnavailable:
     case Code::kUpstream:
+    case Code::kLoop:
     case Code::kIo:
     case Code::kCorruption:
     case Code::kDead:

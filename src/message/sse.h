@@ -2,7 +2,9 @@
 // Pure.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,17 +27,26 @@ struct SseFrame {
   std::string data;   // lines joined by '\n'
 };
 
-// Takes a stream in pieces of any size and gives whole frames. Comments are dropped.
+// Takes a stream in pieces of any size and gives whole frames: the same ones however it is cut.
+// Comments are dropped.
 class SseParser {
  public:
-  // Appends the frames that `bytes` completes.
-  void feed(std::string_view bytes, std::vector<SseFrame>& out);
+  // A line, and the data of one frame, have at most so many bytes; so it never holds more than
+  // twice as many.
+  explicit SseParser(std::size_t frame_bytes_max = std::numeric_limits<std::size_t>::max())
+      : frame_bytes_max_(frame_bytes_max) {}
+
+  // Appends the frames that `bytes` completes. False, now and for ever, once a line or a frame is
+  // larger than it may be; the frames before it are there.
+  bool feed(std::string_view bytes, std::vector<SseFrame>& out);
 
  private:
-  void line(std::string_view text, std::vector<SseFrame>& out);
+  bool line(std::string_view text, std::vector<SseFrame>& out);
 
+  const std::size_t frame_bytes_max_;
   std::string partial_;
   bool after_cr_ = false;
+  bool too_large_ = false;
   SseFrame frame_;
   bool has_data_ = false;
 };

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 namespace waystation::message {
 namespace {
 
@@ -35,6 +38,70 @@ TEST(Sse, ReadsBackWhatWasWrittenInPiecesOfAnySize) {
     EXPECT_EQ(frames[1].data, "two");
     EXPECT_EQ(frames[2].data, "x\ny");
   }
+}
+
+std::vector<std::string> lines_of(const std::vector<SseFrame>& frames) {
+  std::vector<std::string> lines;
+  for (const SseFrame& frame : frames) {
+    lines.push_back(frame.id + "|" + frame.event + "|" + frame.data);
+  }
+  return lines;
+}
+
+// Bytes that mean something to the parser, in any order.
+std::string random_stream(std::mt19937_64& random) {
+  const std::vector<std::string> pieces{
+      "data", ":",    " ",     "\n",           "\r",
+      "\r\n", "\n\n", "id: 4", "event",        "x",
+      "世",   ": hm", "\t",    "data: {}\n\n", "data: [DONE]\r\n\r\n"};
+  std::string stream;
+  for (std::uint64_t i = random() % 60; i > 0; --i) stream += pieces[random() % pieces.size()];
+  return stream;
+}
+
+TEST(Sse, HoweverAStreamIsCutItsFramesAreTheSame) {
+  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+    std::mt19937_64 random(seed);
+    const std::string stream = random_stream(random);
+    const std::size_t most = 1 + random() % 40;
+    SseParser whole(most);
+    std::vector<SseFrame> expected;
+    const bool good = whole.feed(stream, expected);
+    SseParser parser(most);
+    std::vector<SseFrame> frames;
+    bool still_good = true;
+    for (std::size_t at = 0; at < stream.size();) {
+      const std::size_t size = std::min<std::size_t>(random() % 5, stream.size() - at);
+      const bool fed = parser.feed(std::string_view(stream).substr(at, size), frames);
+      ASSERT_FALSE(fed && !still_good) << "seed " << seed;
+      still_good = fed;
+      at += size;
+    }
+    ASSERT_EQ(lines_of(frames), lines_of(expected)) << "seed " << seed;
+    ASSERT_EQ(still_good, good) << "seed " << seed;
+  }
+}
+
+TEST(Sse, ALineOrAFrameThatIsTooLargeEndsTheReading) {
+  std::vector<SseFrame> frames;
+  SseParser endless(100);
+  std::size_t fed = 0;
+  while (endless.feed("0123456789", frames) && fed < 10'000) fed += 10;
+  EXPECT_EQ(fed, 100u);
+  EXPECT_FALSE(endless.feed("\n\ndata: x\n\n", frames));
+  EXPECT_TRUE(frames.empty());
+
+  SseParser many_lines(100);
+  fed = 0;
+  while (many_lines.feed("data: 012345678\n", frames) && fed < 10'000) fed += 10;
+  EXPECT_EQ(fed, 100u);
+
+  // Frames, comments and empty lines in any number are fine, as long as each of them is small.
+  SseParser parser(100);
+  for (int i = 0; i < 1000; ++i) {
+    ASSERT_TRUE(parser.feed(": ping\n\ndata: 0123456789\n\nevent: x\n", frames));
+  }
+  EXPECT_EQ(frames.size(), 1000u);
 }
 
 }  // namespace

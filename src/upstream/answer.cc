@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "upstream/answer_parts.h"
 #include "upstream/fields.h"
 #include "upstream/verdict.h"
 
@@ -17,51 +18,33 @@ namespace json = boost::json;
 constexpr std::uint32_t kToolCallsMax = 1024;
 
 Error broken(std::string what) {
-  return Error{Code::kUnavailable, "sent an answer that can't be read: " + std::move(what)};
+  return Error{Code::kUnavailable, "sent an answer that can't be used: " + std::move(what)};
 }
 
-void read_chat_logprobs(const json::object& from, v1::Output& out) {
-  const json::array* content = array_at(from, "content");
-  if (content == nullptr) return;
-  for (const json::value& item : *content) {
-    const json::object* token = item.if_object();
-    if (token == nullptr) continue;
-    v1::TokenLogprob& logprob = *out.add_logprobs();
-    logprob.set_token(token_bytes(*token));
-    logprob.set_logprob(static_cast<float>(number_at(*token, "logprob")));
-    const json::array* top = array_at(*token, "top_logprobs");
-    if (top == nullptr) continue;
-    for (const json::value& other : *top) {
-      const json::object* candidate = other.if_object();
-      if (candidate == nullptr) continue;
-      v1::TokenCandidate& into = *logprob.add_top();
-      into.set_token(token_bytes(*candidate));
-      into.set_logprob(static_cast<float>(number_at(*candidate, "logprob")));
-    }
-  }
-}
+// A piece of a tool call as it came.
+struct ToolPiece {
+  std::uint32_t index = 0;
+  std::string_view id;
+  std::string_view name;
+  std::string_view arguments;
+};
 
-// The old shape: three lists beside each other.
-void read_legacy_logprobs(const json::object& from, v1::Output& out) {
-  const json::array* tokens = array_at(from, "tokens");
-  if (tokens == nullptr) return;
-  const json::array* values = array_at(from, "token_logprobs");
-  const json::array* tops = array_at(from, "top_logprobs");
-  for (std::size_t i = 0; i < tokens->size(); ++i) {
-    v1::TokenLogprob& logprob = *out.add_logprobs();
-    if (const json::string* text = (*tokens)[i].if_string()) logprob.set_token(std::string(*text));
-    if (values != nullptr && i < values->size()) {
-      logprob.set_logprob(static_cast<float>(number_of((*values)[i])));
-    }
-    if (tops == nullptr || i >= tops->size()) continue;
-    const json::object* top = (*tops)[i].if_object();
-    if (top == nullptr) continue;
-    for (const auto& [token, value] : *top) {
-      v1::TokenCandidate& into = *logprob.add_top();
-      into.set_token(std::string(token));
-      into.set_logprob(static_cast<float>(number_of(value)));
-    }
-  }
+Result<ToolPiece> read_tool_call(const json::object& from, std::size_t position) {
+  auto index = index_in(from, "index", position, kToolCallsMax);
+  if (!index) return index.error();
+  auto id = text_in(from, "id");
+  if (!id) return id.error();
+  auto function = object_in(from, "function");
+  if (!function) return function.error();
+  ToolPiece piece{*index, *id, {}, {}};
+  if (*function == nullptr) return piece;
+  auto name = text_in(**function, "name");
+  auto arguments = text_in(**function, "arguments");
+  if (!name) return within("function.", name.error());
+  if (!arguments) return within("function.", arguments.error());
+  piece.name = *name;
+  piece.arguments = *arguments;
+  return piece;
 }
 
 // Parses into a buffer of the thread's, so that a chunk costs no allocation.
@@ -95,14 +78,30 @@ thread_local std::array<unsigned char, 4 << 10> Document::temporary_;
 }  // namespace
 
 Answer::Answer(Kind kind, std::uint32_t choices, std::string resumed, Echo echo,
-               std::string id_seed)
+               std::string id_seed, std::size_t event_bytes_max)
     : kind_(kind),
       resumed_(std::move(resumed)),
       id_seed_(std::move(id_seed)),
       stripping_(!resumed_.empty() && (echo == Echo::kStrip ||
                                        (echo == Echo::kAuto && resumed_.size() >= kEchoBytesMin))),
       choices_(std::max<std::uint32_t>(1, choices)),
-      untaken_finishes_(choices_.size()) {}
+      untaken_finishes_(choices_.size()),
+      event_bytes_max_(event_bytes_max),
+      sse_(event_bytes_max) {}
+
+Status Answer::feed(std::string_view bytes) {
+  frames_.clear();
+  const bool fits = sse_.feed(bytes, frames_);
+  for (const message::SseFrame& frame : frames_) {
+    if (done_) return {};
+    if (Status ok = on_event(frame.data); !ok) return ok;
+  }
+  if (!fits && !done_) {
+    return Error{Code::kUnavailable,
+                 "sent an event of more than " + std::to_string(event_bytes_max_) + " bytes"};
+  }
+  return {};
+}
 
 Status Answer::on_event(std::string_view data) {
   if (complete_) return {};
@@ -117,11 +116,23 @@ Status Answer::on_event(std::string_view data) {
     return error_sent(*error);
   }
   heard_ = true;
-  read_usage(root);
-  return read_choices(root, true);
+  note_usage(root);
+  if (Status ok = read_choices(root, true); !ok) return broken(ok.error().message);
+  return {};
 }
 
 Status Answer::on_document(std::string_view text) {
+  Status ok = read_document(text);
+  if (ok) ok = end();
+  if (ok) return {};
+  // A part of a document is no beginning of an answer.
+  for (Choice& choice : choices_) choice = {};
+  finished_count_ = 0;
+  begun_ = false;
+  return ok;
+}
+
+Status Answer::read_document(std::string_view text) {
   Document document;
   if (Status ok = document.parse(text); !ok) return ok;
   const json::object& root = document.root();
@@ -129,12 +140,10 @@ Status Answer::on_document(std::string_view text) {
     return error_sent(*error);
   }
   heard_ = true;
-  read_usage(root);
-  if (Status ok = kind_ == Kind::kEmbedding ? read_embeddings(root) : read_choices(root, false);
-      !ok) {
-    return ok;
-  }
-  return end();
+  note_usage(root);
+  Status ok = kind_ == Kind::kEmbedding ? read_vectors(root) : read_choices(root, false);
+  if (!ok) return broken(ok.error().message);
+  return {};
 }
 
 Status Answer::end() {
@@ -153,113 +162,146 @@ v1::Output& Answer::pending_of(Choice& choice) {
 }
 
 Status Answer::read_choices(const json::object& root, bool streamed) {
-  const json::array* choices = array_at(root, "choices");
-  if (choices == nullptr) {
-    // Some servers send events of their own in between; a whole answer must have choices.
-    return streamed ? Status() : broken("it has no choices");
+  auto found = array_in(root, "choices");
+  if (!found) return found.error();
+  // Some servers send events of their own in between; a whole answer must have choices.
+  if (*found == nullptr && streamed) return {};
+  if (*found == nullptr || ((*found)->empty() && !streamed)) {
+    return Error{Code::kUnavailable, "it has no choices"};
   }
-  for (std::size_t i = 0; i < choices->size(); ++i) {
-    const json::object* choice = (*choices)[i].if_object();
-    if (choice == nullptr) return broken("a choice that is no object");
-    if (Status ok = read_choice(*choice, i, streamed); !ok) return ok;
+  const json::array& choices = **found;
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    const json::object* choice = choices[i].if_object();
+    if (choice == nullptr) {
+      return Error{Code::kUnavailable, "choices[" + std::to_string(i) + "] is no object"};
+    }
+    if (Status ok = read_choice(*choice, i, streamed); !ok) {
+      return within(place_in("choices", i), ok.error());
+    }
   }
   return {};
 }
 
 Status Answer::read_choice(const json::object& from, std::size_t position, bool streamed) {
-  const auto index = static_cast<std::uint32_t>(
-      number_at(from, "index", streamed ? 0.0 : static_cast<double>(position)));
-  if (index >= choices_.size()) {
-    return broken("choice " + std::to_string(index) + " of " + std::to_string(choices_.size()));
-  }
-  Choice& choice = choices_[index];
+  auto index = index_in(from, "index", streamed ? 0 : position, choices_.size());
+  if (!index) return index.error();
+  Choice& choice = choices_[*index];
+  std::size_t bytes = 0;
+  const json::object* logprobs = object_at(from, "logprobs");
   if (kind_ == Kind::kChat) {
-    const json::object* delta = object_at(from, streamed ? "delta" : "message");
-    if (delta != nullptr) {
-      std::string_view reasoning = string_at(*delta, "reasoning_content");
-      if (reasoning.empty()) reasoning = string_at(*delta, "reasoning");
-      if (!reasoning.empty()) {
-        pending_of(choice).mutable_reasoning()->append(reasoning);
-        begun_ = true;
-      }
-      add_text(choice, string_at(*delta, "content"));
-      add_text(choice, string_at(*delta, "refusal"));
-      if (const json::array* calls = array_at(*delta, "tool_calls")) {
-        if (Status ok = read_tool_calls(*calls, index); !ok) return ok;
-      }
+    const char* const name = streamed ? "delta" : "message";
+    auto message = object_in(from, name);
+    if (!message) return message.error();
+    if (*message == nullptr && !streamed) return Error{Code::kUnavailable, "message is missing"};
+    if (*message != nullptr) {
+      Status ok = read_message(**message, *index, bytes);
+      if (!ok) return within(std::string(name) + ".", ok.error());
     }
-    if (const json::object* logprobs = object_at(from, "logprobs")) {
-      read_chat_logprobs(*logprobs, pending_of(choice));
-    }
+    if (logprobs != nullptr) read_chat_logprobs(*logprobs, pending_of(choice));
   } else {
-    add_text(choice, string_at(from, "text"));
-    if (const json::object* logprobs = object_at(from, "logprobs")) {
-      read_legacy_logprobs(*logprobs, pending_of(choice));
-    }
+    auto text = text_in(from, "text");
+    if (!text) return text.error();
+    const bool is_missing = text->data() == nullptr;  // and not just empty
+    if (is_missing && !streamed) return Error{Code::kUnavailable, "text is missing"};
+    bytes = add_text(choice, *text);
+    if (logprobs != nullptr) read_legacy_logprobs(*logprobs, pending_of(choice));
   }
-  std::string_view reason = string_at(from, "finish_reason");
-  if (reason.empty() && !streamed) reason = "stop";
-  if (!reason.empty() && choice.finish_reason.empty()) {
-    choice.finish_reason = reason;
-    ++finished_count_;
-    begun_ = true;
+  if (bytes > 0) {
+    v1::Output& pending = pending_of(choice);
+    const std::size_t tokens = streamed ? 1 : (bytes + kBytesPerToken - 1) / kBytesPerToken;
+    pending.set_text_tokens(pending.text_tokens() + static_cast<std::uint32_t>(tokens));
   }
+  return read_finish(from, choice, streamed);
+}
+
+Status Answer::read_finish(const json::object& from, Choice& choice, bool streamed) {
+  auto theirs = text_in(from, "finish_reason");
+  if (!theirs) return theirs.error();
+  if (theirs->empty() && streamed) return {};
+  auto reason = finish_reason_of(theirs->empty() ? "stop" : *theirs);
+  if (!reason) return reason.error();
+  if (!choice.finish_reason.empty()) return {};
+  choice.finish_reason = *reason;
+  ++finished_count_;
+  begun_ = true;
   return {};
 }
 
-Status Answer::read_tool_calls(const json::array& calls, std::uint32_t index_of_choice) {
+Status Answer::read_message(const json::object& from, std::uint32_t index_of_choice,
+                            std::size_t& bytes) {
+  Choice& choice = choices_[index_of_choice];
+  auto reasoning = text_in(from, "reasoning_content");
+  if (reasoning && reasoning->empty()) reasoning = text_in(from, "reasoning");
+  if (!reasoning) return reasoning.error();
+  if (!reasoning->empty()) {
+    pending_of(choice).mutable_reasoning()->append(*reasoning);
+    bytes += reasoning->size();
+    begun_ = true;
+  }
+  auto content = content_in(from, "content", joined_);
+  if (!content) return content.error();
+  bytes += add_text(choice, *content);
+  auto refusal = text_in(from, "refusal");
+  if (!refusal) return refusal.error();
+  bytes += add_text(choice, *refusal);
+  auto calls = array_in(from, "tool_calls");
+  if (!calls) return calls.error();
+  return *calls == nullptr ? Status() : read_tool_calls(**calls, index_of_choice, bytes);
+}
+
+Status Answer::read_tool_calls(const json::array& calls, std::uint32_t index_of_choice,
+                               std::size_t& bytes) {
   Choice& choice = choices_[index_of_choice];
   for (std::size_t i = 0; i < calls.size(); ++i) {
     const json::object* call = calls[i].if_object();
-    if (call == nullptr) return broken("a tool call that is no object");
-    const auto index =
-        static_cast<std::uint32_t>(number_at(*call, "index", static_cast<double>(i)));
-    if (index >= kToolCallsMax) return broken("a tool call with index " + std::to_string(index));
-    if (index >= choice.tools.size()) choice.tools.resize(index + 1);
-    ToolSeen& seen = choice.tools[index];
-    const json::object* function = object_at(*call, "function");
-    const std::string_view id = string_at(*call, "id");
-    const std::string_view name = function != nullptr ? string_at(*function, "name") : "";
-    const std::string_view arguments = function != nullptr ? string_at(*function, "arguments") : "";
+    if (call == nullptr) {
+      return Error{Code::kUnavailable, "tool_calls[" + std::to_string(i) + "] is no object"};
+    }
+    auto piece = read_tool_call(*call, i);
+    if (!piece) return within(place_in("tool_calls", i), piece.error());
+    if (piece->index >= choice.tools.size()) choice.tools.resize(piece->index + 1);
+    ToolSeen& seen = choice.tools[piece->index];
     auto& pending = *pending_of(choice).mutable_tool_calls();
     v1::ToolCallDelta* delta = nullptr;
-    if (!pending.empty() && pending.rbegin()->index() == index) {
+    if (!pending.empty() && pending.rbegin()->index() == piece->index) {
       delta = &*pending.rbegin();
     } else {
       delta = pending.Add();
-      delta->set_index(index);
+      delta->set_index(piece->index);
     }
     if (!seen.id) {
-      std::string made =
-          id_seed_.substr(0, 16) + std::to_string(index_of_choice) + "_" + std::to_string(index);
-      delta->set_id(id.empty() ? "call_" + made : std::string(id));
+      const std::string made = "call_" + id_seed_.substr(0, 16) + std::to_string(index_of_choice) +
+                               "_" + std::to_string(piece->index);
+      delta->set_id(piece->id.empty() ? made : std::string(piece->id));
       seen.id = true;
     }
-    if (!seen.name && !name.empty()) {
-      delta->set_name(std::string(name));
+    if (!seen.name && !piece->name.empty()) {
+      delta->set_name(std::string(piece->name));
       seen.name = true;
     }
-    delta->mutable_arguments()->append(arguments);
+    delta->mutable_arguments()->append(piece->arguments);
+    bytes += 1 + piece->arguments.size();
     begun_ = true;
   }
   return {};
 }
 
-void Answer::add_text(Choice& choice, std::string_view text) {
-  if (text.empty()) return;
+std::size_t Answer::add_text(Choice& choice, std::string_view text) {
+  if (text.empty()) return 0;
   begun_ = true;
   if (!stripping_ || &choice != &choices_.front()) {
     pending_of(choice).mutable_text()->append(text);
-    return;
+    return text.size();
   }
   held_ += text;
   const std::size_t common = std::min(held_.size(), resumed_.size());
-  if (std::string_view(held_).substr(0, common) != std::string_view(resumed_).substr(0, common)) {
-    release_held();
-  } else if (held_.size() >= resumed_.size()) {
-    held_.erase(0, resumed_.size());
-    release_held();
-  }
+  const bool differs =
+      std::string_view(held_).substr(0, common) != std::string_view(resumed_).substr(0, common);
+  if (!differs && held_.size() < resumed_.size()) return 0;
+  if (!differs) held_.erase(0, resumed_.size());
+  const std::size_t released = held_.size();
+  release_held();
+  return released;
 }
 
 // What was held back is no echo, or what follows one.
@@ -269,42 +311,17 @@ void Answer::release_held() {
   held_.clear();
 }
 
-void Answer::read_usage(const json::object& root) {
+void Answer::note_usage(const json::object& root) {
   const json::object* usage = object_at(root, "usage");
   if (usage == nullptr) return;
-  has_usage_ = true;
-  const auto count = [](const json::object& from, const char* name) {
-    return static_cast<std::uint32_t>(std::clamp(number_at(from, name), 0.0, 4294967295.0));
-  };
-  usage_.set_prompt_tokens(count(*usage, "prompt_tokens"));
-  usage_.set_completion_tokens(count(*usage, "completion_tokens"));
-  if (const json::object* details = object_at(*usage, "prompt_tokens_details")) {
-    usage_.set_cached_prompt_tokens(count(*details, "cached_tokens"));
-  }
-  if (const json::object* details = object_at(*usage, "completion_tokens_details")) {
-    usage_.set_reasoning_tokens(count(*details, "reasoning_tokens"));
-  }
+  if (auto counts = read_usage(*usage, kind_ != Kind::kEmbedding)) usage_ = std::move(*counts);
 }
 
-Status Answer::read_embeddings(const json::object& root) {
-  const json::array* data = array_at(root, "data");
-  if (data == nullptr || data->empty()) return broken("it has no data");
+Status Answer::read_vectors(const json::object& root) {
+  auto vectors = read_embeddings(root);
+  if (!vectors) return vectors.error();
   v1::Output& output = pending_of(choices_.front());
-  std::vector<std::string> vectors(data->size());
-  for (std::size_t i = 0; i < data->size(); ++i) {
-    const json::object* item = (*data)[i].if_object();
-    if (item == nullptr) return broken("an embedding that is no object");
-    const double index = number_at(*item, "index", static_cast<double>(i));
-    if (index < 0 || index >= static_cast<double>(vectors.size())) {
-      return broken("an embedding with an index out of range");
-    }
-    auto vector = read_vector(*item);
-    if (!vector) return broken(vector.error().message);
-    std::string& place = vectors[static_cast<std::size_t>(index)];
-    if (!place.empty()) return broken("two embeddings with one index");
-    place = std::move(*vector);
-  }
-  for (std::string& vector : vectors) output.add_embeddings(std::move(vector));
+  for (std::string& vector : *vectors) output.add_embeddings(std::move(vector));
   choices_.front().finish_reason = "stop";
   finished_count_ = choices_.size();
   begun_ = true;
@@ -332,7 +349,7 @@ void Answer::take(std::vector<v1::Output>& out) {
     --untaken_finishes_;
     output.set_finish_reason(choice.finish_reason);
     output.set_more(!last);
-    if (last && has_usage_) *output.mutable_usage() = usage_;
+    if (last && usage_) *output.mutable_usage() = *usage_;
   }
 }
 

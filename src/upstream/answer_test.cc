@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -169,6 +172,9 @@ TEST(Answer, EmbeddingsAsNumbersOrBase64InAnyOrder) {
        {R"({"data":[]})", R"({"data":[{"index":0}]})", R"({"data":[{"index":0,"embedding":"@"}]})",
         R"({"data":[{"index":0,"embedding":[1,null]}]})",
         R"({"data":[{"index":5,"embedding":[1]}]})",
+        R"({"data":[{"index":0,"embedding":[1e300]}]})",
+        R"({"data":[{"index":0,"embedding":"AADAfw=="}]})",  // not a number
+        R"({"data":[{"index":-1,"embedding":[1]}]})", R"({"data":null})", R"({"data":{}})",
         R"({"data":[{"index":0,"embedding":[1]},{"index":0,"embedding":[1]}]})"}) {
     Answer wrong(Kind::kEmbedding, 1, "", Echo::kAuto, "0123456789abcdef");
     EXPECT_FALSE(wrong.on_document(bad)) << bad;
@@ -188,7 +194,285 @@ TEST(Answer, WhatIsNoAnswer) {
   Answer refused = chat();
   const Status status = refused.on_event(R"({"error":{"message":"overloaded","code":503}})");
   ASSERT_FALSE(status.has_value());
-  EXPECT_EQ(status.error().message, "overloaded");
+  EXPECT_EQ(status.error().message, "reported an error: overloaded");
+}
+
+// ---- Fields that aren't what they should be
+// -------------------------------------------------------
+
+std::string what_is_wrong(const Status& status) {
+  if (status) return "nothing";
+  EXPECT_EQ(status.error().code, Code::kUnavailable);
+  const std::string prefix = "sent an answer that can't be used: ";
+  EXPECT_TRUE(status.error().message.starts_with(prefix)) << status.error().message;
+  return status.error().message.substr(std::min(prefix.size(), status.error().message.size()));
+}
+
+TEST(Answer, AFieldOfAnotherTypeIsAnErrorThatNamesIt) {
+  const std::vector<std::pair<std::string, std::string>> streamed = {
+      {delta(R"("content":7)"), "choices[0].delta.content is a number, not text"},
+      {delta(R"("content":{})"), "choices[0].delta.content is an object, not text"},
+      {delta(R"("content":[7])"), "choices[0].delta.content[0] is a number, not an object"},
+      {delta(R"("content":[{"type":"text","text":"a"},{"type":"image_url"}])"),
+       "choices[0].delta.content[1].type is 'image_url', not 'text'"},
+      {delta(R"("content":[{"type":"text","text":7}])"),
+       "choices[0].delta.content[0].text is a number, not text"},
+      {delta(R"("refusal":[])"), "choices[0].delta.refusal is a list, not text"},
+      {delta(R"("reasoning_content":1)"),
+       "choices[0].delta.reasoning_content is a number, not text"},
+      {delta(R"("reasoning":{})"), "choices[0].delta.reasoning is an object, not text"},
+      {delta(R"("tool_calls":"x")"), "choices[0].delta.tool_calls is text, not a list"},
+      {delta(R"("tool_calls":[null])"), "choices[0].delta.tool_calls[0] is no object"},
+      {delta(R"("tool_calls":[{"function":7}])"),
+       "choices[0].delta.tool_calls[0].function is a number, not an object"},
+      {delta(R"("tool_calls":[{"function":{"arguments":{}}}])"),
+       "choices[0].delta.tool_calls[0].function.arguments is an object, not text"},
+      {delta(R"("tool_calls":[{"id":7}])"),
+       "choices[0].delta.tool_calls[0].id is a number, not text"},
+      {delta(R"("tool_calls":[{"index":-1}])"),
+       "choices[0].delta.tool_calls[0].index is -1, but there can be 1024"},
+      {R"({"choices":[{"index":0,"delta":"x"}]})", "choices[0].delta is text, not an object"},
+      {R"({"choices":[{"index":-1,"delta":{}}]})", "choices[0].index is -1, but there can be 1"},
+      {R"({"choices":[{"index":1e300,"delta":{}}]})",
+       "choices[0].index is 1E300, but there can be 1"},
+      {R"({"choices":[{"index":0.5,"delta":{}}]})", "choices[0].index is 5E-1, but there can be 1"},
+      {R"({"choices":[{"index":"0","delta":{}}]})",
+       "choices[0].index is \"0\", but there can be 1"},
+      {R"({"choices":"x"})", "choices is text, not a list"},
+      {R"({"choices":[7]})", "choices[0] is no object"},
+      {delta("", "7"), "choices[0].finish_reason is a number, not text"},
+      {delta("", "\"abort\""), "choices[0].finish_reason is 'abort': the answer was broken off"},
+  };
+  for (const auto& [event, wrong] : streamed) {
+    Answer answer = chat();
+    EXPECT_EQ(what_is_wrong(answer.on_event(event)), wrong) << event;
+  }
+  const std::vector<std::pair<std::string, std::string>> whole = {
+      {R"({"choices":null})", "it has no choices"},
+      {R"({"choices":[]})", "it has no choices"},
+      {R"({})", "it has no choices"},
+      {R"({"choices":{}})", "choices is an object, not a list"},
+      {R"({"choices":[{"finish_reason":"stop"}]})", "choices[0].message is missing"},
+      {R"({"choices":[{"message":null,"finish_reason":"stop"}]})", "choices[0].message is missing"},
+      {R"({"choices":[{"message":{"content":true}}]})",
+       "choices[0].message.content is true or false, not text"},
+  };
+  for (const auto& [document, wrong] : whole) {
+    Answer answer = chat();
+    EXPECT_EQ(what_is_wrong(answer.on_document(document)), wrong) << document;
+  }
+  Answer legacy(Kind::kCompletion, 1, "", Echo::kAuto, "0123456789abcdef");
+  EXPECT_EQ(what_is_wrong(legacy.on_document(R"({"choices":[{"finish_reason":"stop"}]})")),
+            "choices[0].text is missing");
+  Answer listed(Kind::kCompletion, 1, "", Echo::kAuto, "0123456789abcdef");
+  EXPECT_EQ(what_is_wrong(listed.on_event(R"({"choices":[{"text":["a"]}]})")),
+            "choices[0].text is a list, not text");
+}
+
+TEST(Answer, WhatIsNullIsNotThere) {
+  Answer answer = chat();
+  ASSERT_TRUE(answer.on_event(R"({"choices":null,"usage":null,"error":null})"));
+  ASSERT_TRUE(answer.on_event(R"({"object":"a ping"})"));
+  ASSERT_TRUE(answer.on_event(R"({"choices":[{"index":null,"delta":null}]})"));
+  ASSERT_TRUE(answer.on_event(delta(
+      R"("content":null,"refusal":null,"reasoning_content":null,"reasoning":null,"tool_calls":null)")));
+  EXPECT_FALSE(answer.has_begun());
+  ASSERT_TRUE(answer.on_event(content("a", "\"stop\"")));
+  ASSERT_TRUE(answer.end());
+  EXPECT_EQ(taken(answer).at(0).text(), "a");
+}
+
+TEST(Answer, ContentInPartsIsJoined) {
+  const std::string parts =
+      R"("content":[{"type":"text","text":"a"},{"type":"text","text":null},{"type":"refusal","refusal":"b"}])";
+  Answer streamed = chat();
+  ASSERT_TRUE(streamed.on_event(delta(parts)));
+  ASSERT_TRUE(streamed.on_event(delta(R"("content":[])")));
+  EXPECT_EQ(taken(streamed).at(0).text(), "ab");
+  Answer whole = chat();
+  ASSERT_TRUE(whole.on_document("{\"choices\":[{\"message\":{" + parts + "}}]}"));
+  EXPECT_EQ(taken(whole).at(0).text(), "ab");
+}
+
+TEST(Answer, NothingIsTakenOfADocumentThatIsNoAnswer) {
+  for (const char* document :
+       {R"({"choices":[{"index":0,"message":{"content":"a"}},{"index":1,"message":7}]})",
+        R"({"choices":[{"index":0,"message":{"content":"a","tool_calls":7}}]})",
+        R"({"choices":[{"index":0,"message":{"content":"a"}}]})"}) {
+    Answer answer = chat(2);
+    EXPECT_FALSE(answer.on_document(document)) << document;
+    EXPECT_FALSE(answer.has_begun()) << document;
+    for (const v1::Output& output : taken(answer)) {
+      EXPECT_EQ(output.text(), "") << document;
+      EXPECT_EQ(output.finish_reason(), "") << document;
+    }
+  }
+}
+
+TEST(Answer, FinishReasonsOfOtherApisHaveOurNames) {
+  const std::vector<std::pair<std::string, std::string>> reasons = {
+      {"stop", "stop"},
+      {"length", "length"},
+      {"tool_calls", "tool_calls"},
+      {"content_filter", "content_filter"},
+      {"function_call", "function_call"},
+      {"eos_token", "stop"},
+      {"end_turn", "stop"},
+      {"stop_sequence", "stop"},
+      {"max_tokens", "length"},
+      {"model_length", "length"},
+      {"tool_use", "tool_calls"}};
+  for (const auto& [theirs, ours] : reasons) {
+    Answer answer = chat();
+    ASSERT_TRUE(answer.on_event(content("a", '"' + theirs + '"'))) << theirs;
+    ASSERT_TRUE(answer.end()) << theirs;
+    EXPECT_EQ(taken(answer).at(0).finish_reason(), ours);
+  }
+  for (const char* broken : {"abort", "error", "insufficient_system_resource", "Stop", "?"}) {
+    Answer answer = chat();
+    EXPECT_FALSE(answer.on_event(content("a", '"' + std::string(broken) + '"'))) << broken;
+    Answer whole = chat();
+    EXPECT_FALSE(whole.on_document(R"({"choices":[{"message":{"content":"a"},"finish_reason":")" +
+                                   std::string(broken) + "\"}]}"))
+        << broken;
+    EXPECT_FALSE(whole.has_begun());
+  }
+}
+
+// ---- Token counts
+// ---------------------------------------------------------------------------------
+
+TEST(Answer, CountsThatCannotBeAreNoCounts) {
+  for (const char* usage :
+       {R"({"prompt_tokens":5,"completion_tokens":1e300})", R"({"prompt_tokens":5})", "[]", "7",
+        R"({"prompt_tokens":-5,"completion_tokens":2})",
+        R"({"prompt_tokens":5,"completion_tokens":2.5})",
+        R"({"prompt_tokens":5,"completion_tokens":"2"})",
+        R"({"prompt_tokens":null,"completion_tokens":2})",
+        R"({"prompt_tokens":5,"completion_tokens":18446744073709551615})", "{}"}) {
+    Answer answer = chat();
+    ASSERT_TRUE(answer.on_event(content("a", "\"stop\"")));
+    ASSERT_TRUE(answer.on_event(R"({"choices":[],"usage":)" + std::string(usage) + "}")) << usage;
+    ASSERT_TRUE(answer.end());
+    EXPECT_FALSE(answer.has_usage()) << usage;
+    EXPECT_FALSE(taken(answer).at(0).has_usage()) << usage;
+  }
+  Answer answer = chat();
+  ASSERT_TRUE(answer.on_document(
+      R"({"choices":[{"message":{"content":"a"}}],"usage":{"prompt_tokens":5.0,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":-1},"completion_tokens_details":{"reasoning_tokens":1e99}}})"));
+  const v1::Usage usage = taken(answer).at(0).usage();
+  EXPECT_EQ(usage.prompt_tokens(), 5u);
+  EXPECT_EQ(usage.completion_tokens(), 2u);
+  EXPECT_EQ(usage.cached_prompt_tokens(), 0u);
+  EXPECT_EQ(usage.reasoning_tokens(), 0u);
+}
+
+TEST(Answer, EventsThatBroughtSomethingAreCounted) {
+  Answer answer = chat();
+  ASSERT_TRUE(answer.on_event(delta(R"("role":"assistant","content":"")")));
+  ASSERT_TRUE(answer.on_event(delta(R"("reasoning":"hm")")));
+  ASSERT_TRUE(answer.on_event(content("a")));
+  ASSERT_TRUE(answer.on_event(delta(R"("tool_calls":[{"index":0,"function":{"name":"f"}}])")));
+  ASSERT_TRUE(answer.on_event(delta("", "\"stop\"")));
+  EXPECT_EQ(taken(answer).at(0).text_tokens(), 3u);
+  Answer whole = chat();
+  ASSERT_TRUE(whole.on_document(R"({"choices":[{"message":{"content":"twelve bytes"}}]})"));
+  EXPECT_EQ(taken(whole).at(0).text_tokens(), 3u);
+}
+
+// ---- The bytes of a stream
+// --------------------------------------------------------------------------
+
+// All that an answer says of a stream that came in these pieces, in one text.
+std::string read_stream(const std::vector<std::string_view>& pieces) {
+  Answer answer = chat(2, "Once upon a time there", Echo::kAuto);
+  std::map<std::uint32_t, v1::Output> all;
+  v1::Usage usage;  // comes with the choice that is taken last
+  const auto take = [&] {
+    for (v1::Output& output : taken(answer)) {
+      v1::Output& sum = all[output.choice()];
+      sum.set_text(sum.text() + output.text());
+      sum.set_reasoning(sum.reasoning() + output.reasoning());
+      sum.set_text_tokens(sum.text_tokens() + output.text_tokens());
+      for (const v1::ToolCallDelta& call : output.tool_calls()) {
+        sum.set_reasoning(sum.reasoning() + call.id() + call.name() + call.arguments());
+      }
+      sum.set_finish_reason(sum.finish_reason() + output.finish_reason());
+      if (output.has_usage()) usage = output.usage();
+    }
+  };
+  Status status;
+  for (const std::string_view piece : pieces) {
+    status = answer.feed(piece);
+    if (!status) break;
+    take();
+  }
+  if (status) status = answer.end();
+  take();
+  std::string said = status ? "whole" : status.error().message;
+  said += " " + usage.ShortDebugString();
+  for (auto& [choice, sum] : all) {
+    // Which of the finishes waits for the end, and so is missing when that doesn't come, is chance.
+    if (!status) sum.clear_finish_reason();
+    if (sum.ByteSizeLong() > 0) said += "\n" + std::to_string(choice) + sum.ShortDebugString();
+  }
+  return said;
+}
+
+std::string random_events(std::mt19937_64& random) {
+  const std::vector<std::string> events{
+      content("Once upon a time"),
+      content(" there was"),
+      content("世"),
+      content("b", "null", 1),
+      content("", "\"stop\"", 0),
+      content("", "\"length\"", 1),
+      "[DONE]",
+      "{}",
+      "{\"choices\":7}",
+      R"({"error":{"message":"no"}})",
+      R"({"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}})",
+      delta(R"("tool_calls":[{"index":0,"function":{"name":"f","arguments":"{}"}}])")};
+  const std::vector<std::string> ends{"\n\n", "\r\n\r\n", "\r\r", "\n\n: ping\n\n"};
+  std::string stream;
+  for (std::uint64_t i = random() % 12; i > 0; --i) {
+    stream += "data: " + events[random() % events.size()] + ends[random() % ends.size()];
+  }
+  if (random() % 3 == 0 && !stream.empty()) stream[random() % stream.size()] ^= 1 << random() % 8;
+  return stream;
+}
+
+TEST(Answer, HoweverAStreamIsCutItIsTheSameAnswer) {
+  int whole = 0;
+  for (std::uint64_t seed = 0; seed < 3000; ++seed) {
+    std::mt19937_64 random(seed);
+    const std::string stream = random_events(random);
+    const std::string expected = read_stream({stream});
+    whole += expected.starts_with("whole") ? 1 : 0;
+    std::vector<std::string_view> pieces;
+    for (std::size_t at = 0; at < stream.size();) {
+      const std::size_t size = std::min<std::size_t>(random() % 30, stream.size() - at);
+      pieces.push_back(std::string_view(stream).substr(at, size));
+      at += size;
+    }
+    ASSERT_EQ(read_stream(pieces), expected) << "seed " << seed << "\n" << stream;
+  }
+  EXPECT_GT(whole, 50);
+}
+
+TEST(Answer, AnEventWithoutAnEndIsRefused) {
+  for (const char* piece : {"data: 0123456789", "data: 0123456789\n"}) {
+    Answer answer(Kind::kChat, 1, "", Echo::kAuto, "0123456789abcdef", 1000);
+    std::size_t fed = 0;
+    Status status;
+    while (status && fed < 100'000) {
+      status = answer.feed(piece);
+      fed += std::strlen(piece);
+    }
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().message, "sent an event of more than 1000 bytes");
+    EXPECT_LT(fed, 2100u);
+  }
 }
 
 std::string continued(const std::string& resumed, const std::vector<std::string>& pieces,

@@ -129,7 +129,8 @@ std::string remaining_tokens(std::string_view limit, const v1::ChoiceProgress& p
   if (ec != std::errc() || end != limit.data() + limit.size()) return std::string(limit);
   const auto used = progress.token_ids_size() > 0
                         ? static_cast<std::int64_t>(progress.token_ids_size())
-                        : static_cast<std::int64_t>((progress.text().size() + 3) / 4);
+                        : static_cast<std::int64_t>((progress.text().size() + kBytesPerToken - 1) /
+                                                    kBytesPerToken);
   return std::to_string(std::max<std::int64_t>(1, tokens - used));
 }
 

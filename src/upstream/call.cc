@@ -31,7 +31,8 @@ Call::Call(CallHost& host, link::ConnectionId session, v1::Fence fence, Body bod
       fence_(std::move(fence)),
       stream_(body.stream),
       options_(options),
-      answer_(body.kind, choices, std::move(body.resumed), options.echo, hex(fence_.request())) {
+      answer_(body.kind, choices, std::move(body.resumed), options.echo, hex(fence_.request()),
+              options.event_bytes_max) {
   request.body = std::move(body.text);
   timeouts.connect_ms = options.connect_timeout_ms;
   timeouts.first_byte_ms = stream_ ? options.first_byte_timeout_ms : options.answer_timeout_ms;
@@ -77,7 +78,7 @@ bool Call::on_body(std::string_view piece) {
   if (ended_) return true;
   switch (mode_) {
     case Mode::kStream:
-      return read_frames(piece);
+      return read_stream(piece);
     case Mode::kDocument:
       if (document_.size() + piece.size() > options_.answer_bytes_max) {
         return give_up({Code::kUnavailable, "sent an answer of more than " +
@@ -95,25 +96,15 @@ bool Call::on_body(std::string_view piece) {
   return true;
 }
 
-bool Call::read_frames(std::string_view piece) {
-  frames_.clear();
-  sse_.feed(piece, frames_);
-  // An event is whole when its empty line has come; what follows the last one is at most `piece`.
-  event_bytes_ = frames_.empty() ? event_bytes_ + piece.size() : piece.size();
-  if (event_bytes_ > options_.event_bytes_max) {
-    return give_up({Code::kUnavailable, "sent an event of more than " +
-                                            std::to_string(options_.event_bytes_max) + " bytes"});
+bool Call::read_stream(std::string_view piece) {
+  if (Status ok = answer_.feed(piece); !ok) return give_up(ok.error());
+  if (answer_.done()) {
+    // What is left to come is the end of the response, so that the connection can be used again.
+    hurry(kGoodbyeMs);
+    end_stream("");
+  } else {
+    host_.on_news(*this);
   }
-  for (const message::SseFrame& frame : frames_) {
-    if (Status ok = answer_.on_event(frame.data); !ok) return give_up(ok.error());
-    if (answer_.done()) {
-      // What is left to come is the end of the response, so that the connection can be used again.
-      hurry(kGoodbyeMs);
-      end_stream("");
-      return true;
-    }
-  }
-  if (!frames_.empty()) host_.on_news(*this);
   return true;
 }
 

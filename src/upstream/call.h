@@ -9,7 +9,6 @@
 #include "link/fence.h"
 #include "link/transport.h"
 #include "message/proto/link.pb.h"
-#include "message/sse.h"
 #include "upstream/answer.h"
 #include "upstream/exchange.h"
 #include "upstream/verdict.h"
@@ -39,6 +38,7 @@ class Call final : public Exchange {
   link::ConnectionId session() const { return session_; }
   // Something of the answer came, so that it would be a pity to give it up.
   bool has_begun() const { return answer_.has_begun(); }
+  bool has_usage() const { return answer_.has_usage(); }
   // Appends what came since the last time, with the fence.
   void take(std::vector<v1::Output>& out);
 
@@ -54,7 +54,7 @@ class Call final : public Exchange {
  private:
   enum class Mode { kNothing, kStream, kDocument, kRefusal };
 
-  bool read_frames(std::string_view piece);
+  bool read_stream(std::string_view piece);
   // The answer can't be used: gives up the exchange. Always false.
   bool give_up(Error error);
   void end_stream(const std::string& how_it_ended);
@@ -69,9 +69,6 @@ class Call final : public Exchange {
   Mode mode_ = Mode::kNothing;
   ResponseHead head_;
   Answer answer_;
-  message::SseParser sse_;
-  std::vector<message::SseFrame> frames_;
-  std::size_t event_bytes_ = 0;  // since the last whole event
   std::string document_;
   bool ended_ = false;
 };

@@ -1,47 +1,49 @@
 #include "upstream/fields.h"
 
-#include <array>
-#include <bit>
 #include <boost/json.hpp>
-#include <cstdint>
-#include <cstring>
+#include <cmath>
 
 namespace waystation::upstream {
 namespace {
 
 namespace json = boost::json;
 
-constexpr std::int8_t kNoDigit = -1;
+constexpr std::size_t kShownMax = 100;
 
-constexpr std::array<std::int8_t, 256> make_digits() {
-  std::array<std::int8_t, 256> digits{};
-  digits.fill(kNoDigit);
-  constexpr std::string_view kAlphabet =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (std::size_t i = 0; i < kAlphabet.size(); ++i) {
-    digits[static_cast<unsigned char>(kAlphabet[i])] = static_cast<std::int8_t>(i);
+std::string_view kind_of(const json::value& value) {
+  switch (value.kind()) {
+    case json::kind::null:
+      return "null";
+    case json::kind::bool_:
+      return "true or false";
+    case json::kind::string:
+      return "text";
+    case json::kind::array:
+      return "a list";
+    case json::kind::object:
+      return "an object";
+    default:
+      return "a number";
   }
-  return digits;
 }
 
-constexpr std::array<std::int8_t, 256> kDigits = make_digits();
+Error wrong(std::string_view name, const json::value& value, std::string_view wanted) {
+  return Error{Code::kUnavailable, std::string(name) + " is " + std::string(kind_of(value)) +
+                                       ", not " + std::string(wanted)};
+}
 
-bool decode_base64(std::string_view text, std::string& out) {
-  while (text.ends_with('=')) text.remove_suffix(1);
-  out.reserve(text.size() * 3 / 4);
-  std::uint32_t bits = 0;
-  int count = 0;
-  for (const char c : text) {
-    const std::int8_t digit = kDigits[static_cast<unsigned char>(c)];
-    if (digit == kNoDigit) return false;
-    bits = (bits << 6) | static_cast<std::uint32_t>(digit);
-    count += 6;
-    if (count >= 8) {
-      count -= 8;
-      out.push_back(static_cast<char>((bits >> count) & 0xff));
-    }
-  }
-  return true;
+// Null when it is missing or null.
+const json::value* value_in(const json::object& from, std::string_view name) {
+  const json::value* value = from.if_contains(name);
+  return value == nullptr || value->is_null() ? nullptr : value;
+}
+
+// The text of one part of a message's content.
+Result<std::string_view> part_text(const json::object& part) {
+  auto type = text_in(part, "type");
+  if (!type) return type.error();
+  if (*type == "text" || *type == "refusal") return text_in(part, *type);
+  return Error{Code::kUnavailable, "type is '" + cut(*type, kShownMax) + "', not 'text'"};
 }
 
 }  // namespace
@@ -74,37 +76,80 @@ double number_at(const json::object& from, std::string_view name, double otherwi
   return value == nullptr ? otherwise : number_of(*value, otherwise);
 }
 
-std::string token_bytes(const json::object& from) {
-  const json::array* bytes = array_at(from, "bytes");
-  if (bytes == nullptr) return std::string(string_at(from, "token"));
-  std::string out;
-  out.reserve(bytes->size());
-  for (const json::value& byte : *bytes) {
-    out.push_back(static_cast<char>(static_cast<int>(number_of(byte)) & 0xff));
+std::optional<std::uint32_t> count_of(const json::value& value, std::uint32_t most) {
+  const double number = number_of(value, -1);
+  if (!(number >= 0 && number <= static_cast<double>(most)) || number != std::floor(number)) {
+    return std::nullopt;
   }
-  return out;
+  return static_cast<std::uint32_t>(number);
 }
 
-Result<std::string> read_vector(const json::object& item) {
-  static_assert(std::endian::native == std::endian::little);
-  const auto bad = [](const char* what) { return Error{Code::kInvalidArgument, what}; };
-  std::string out;
-  const json::value* vector = item.if_contains("embedding");
-  if (vector == nullptr) return bad("an item without an embedding");
-  if (const json::string* text = vector->if_string()) {
-    if (!decode_base64(*text, out) || out.size() % sizeof(float) != 0) {
-      return bad("an embedding that is no base64 of 32-bit numbers");
+Result<std::string_view> text_in(const json::object& from, std::string_view name) {
+  const json::value* value = value_in(from, name);
+  if (value == nullptr) return std::string_view();
+  const json::string* text = value->if_string();
+  if (text == nullptr) return wrong(name, *value, "text");
+  return std::string_view(*text);
+}
+
+Result<std::string_view> content_in(const json::object& from, std::string_view name,
+                                    std::string& joined) {
+  const json::array* parts = array_at(from, name);
+  if (parts == nullptr) return text_in(from, name);
+  joined.clear();
+  for (std::size_t i = 0; i < parts->size(); ++i) {
+    const json::object* part = (*parts)[i].if_object();
+    if (part == nullptr) {
+      return wrong(std::string(name) + "[" + std::to_string(i) + "]", (*parts)[i], "an object");
     }
-  } else if (const json::array* numbers = vector->if_array()) {
-    out.resize(numbers->size() * sizeof(float));
-    for (std::size_t i = 0; i < numbers->size(); ++i) {
-      if (!(*numbers)[i].is_number()) return bad("an embedding with something that is no number");
-      const auto value = static_cast<float>(number_of((*numbers)[i]));
-      std::memcpy(out.data() + i * sizeof(float), &value, sizeof(float));
-    }
+    auto text = part_text(*part);
+    if (!text) return within(place_in(name, i), text.error());
+    joined += *text;
   }
-  if (out.empty()) return bad("an embedding without numbers");
-  return out;
+  return std::string_view(joined);
+}
+
+Result<const json::object*> object_in(const json::object& from, std::string_view name) {
+  const json::value* value = value_in(from, name);
+  if (value != nullptr && !value->is_object()) return wrong(name, *value, "an object");
+  return value == nullptr ? nullptr : value->if_object();
+}
+
+Result<const json::array*> array_in(const json::object& from, std::string_view name) {
+  const json::value* value = value_in(from, name);
+  if (value != nullptr && !value->is_array()) return wrong(name, *value, "a list");
+  return value == nullptr ? nullptr : value->if_array();
+}
+
+Result<std::uint32_t> index_in(const json::object& from, std::string_view name,
+                               std::size_t otherwise, std::size_t size) {
+  const json::value* value = value_in(from, name);
+  if (value == nullptr && otherwise < size) return static_cast<std::uint32_t>(otherwise);
+  const auto index = value == nullptr || size == 0
+                         ? std::nullopt
+                         : count_of(*value, static_cast<std::uint32_t>(size - 1));
+  if (index) return *index;
+  return Error{
+      Code::kUnavailable,
+      std::string(name) + " is " +
+          (value == nullptr ? std::to_string(otherwise) : cut(json::serialize(*value), kShownMax)) +
+          ", but there can be " + std::to_string(size)};
+}
+
+std::string cut(std::string_view text, std::size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  std::size_t end = bytes_max;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "…";
+}
+
+Error within(std::string place, Error error) {
+  error.message = std::move(place) + error.message;
+  return error;
+}
+
+std::string place_in(std::string_view list, std::size_t position) {
+  return std::string(list) + "[" + std::to_string(position) + "].";
 }
 
 }  // namespace waystation::upstream

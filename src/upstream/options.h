@@ -69,6 +69,7 @@ struct Options {
 };
 
 inline constexpr std::size_t kEchoBytesMin = 16;
+inline constexpr std::size_t kBytesPerToken = 4;  // taken where the tokens of a text aren't known
 
 // The parts of an upstream's address.
 struct Url {

@@ -23,23 +23,16 @@ struct Said {
   int number = 0;  // of a numeric code
 };
 
-std::string cut(std::string_view text) {
-  if (text.size() <= kMessageBytesMax) return std::string(text);
-  std::size_t end = kMessageBytesMax;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return std::string(text.substr(0, end)) + "…";
-}
-
 Said read_error(const json::value& error) {
   Said said;
   if (const json::string* text = error.if_string()) {
-    said.message = cut(*text);
+    said.message = cut(*text, kMessageBytesMax);
     return said;
   }
   const json::object* object = error.if_object();
   if (object == nullptr) return said;
-  said.message = cut(string_at(*object, "message"));
-  said.param = cut(string_at(*object, "param"));
+  said.message = cut(string_at(*object, "message"), kMessageBytesMax);
+  said.param = cut(string_at(*object, "param"), kMessageBytesMax);
   said.code = string_at(*object, "code");
   said.type = string_at(*object, "type");
   said.number = static_cast<int>(std::clamp(number_at(*object, "code"), 0.0, 999.0));
@@ -99,11 +92,15 @@ Error error_sent(const json::value& error) {
   Code code = Code::kUnavailable;
   if (says_too_long(said)) {
     code = Code::kContextLengthExceeded;
+  } else if (said.code == code_name(Code::kLoop)) {
+    code = Code::kLoop;
   } else if (said.number == 400 || said.number == 422 || said.type == "invalid_request_error") {
     code = Code::kInvalidArgument;
   }
-  std::string message = said.message.empty() ? "reported an error" : std::move(said.message);
-  return Error{code, std::move(message), std::move(said.param)};
+  if (said.message.empty()) return Error{code, "reported an error", std::move(said.param)};
+  const bool names_itself = code == Code::kUnavailable;
+  return Error{code, (names_itself ? "reported an error: " : "") + said.message,
+               std::move(said.param)};
 }
 
 Verdict judge(const std::string& name, const Refusal& refusal, TimeMs wall_ms) {
@@ -136,7 +133,10 @@ Verdict judge(const std::string& name, const Refusal& refusal, TimeMs wall_ms) {
   } else if (status == 400 || status == 422) {
     const Code code = says_too_long(said) ? Code::kContextLengthExceeded : Code::kInvalidArgument;
     verdict.error = final_error(code, said, answered + " and said nothing more");
-  } else if (status >= 500 || status == 408) {
+  } else if (status == 508) {
+    // Of a chain of servers each puts its upstream's name before it: the way of the request.
+    verdict.error = {Code::kLoop, name + ": " + (said.message.empty() ? answered : said.message)};
+  } else if (status >= 500 || status == 408 || status == 409) {
     verdict.error = {Code::kUnavailable,
                      answered + (said.message.empty() ? "" : ": " + said.message)};
     verdict.counts = true;

@@ -20,9 +20,9 @@ struct Refusal {
 struct Verdict {
   // Above 0: nothing is wrong with the request; the upstream wants to be left alone so long.
   TimeMs pause_ms = 0;
-  Error error;          // unless pause_ms: how the attempt ends
-  bool counts = false;  // one more failure of the upstream
-  bool opens = false;   // no other call can go better: the circuit opens at once
+  Error error;             // unless pause_ms: how the attempt ends
+  bool counts = false;     // one more failure of the upstream
+  bool opens = false;      // no other call can go better: the circuit opens at once
   bool unreached = false;  // the upstream never saw the request, which goes back as it was
 };
 
@@ -30,8 +30,8 @@ struct Verdict {
 Verdict judge(const std::string& name, const Refusal& refusal, TimeMs wall_ms);
 
 // An error object in the midst of a stream, or in an answer with status 200: the upstream's
-// message, with kInvalidArgument or kContextLengthExceeded when it says that the request is at
-// fault, else kUnavailable.
+// message, with kInvalidArgument, kContextLengthExceeded or kLoop when it says that the request is
+// at fault; else kUnavailable, as the rest of a sentence that begins with the upstream's name.
 Error error_sent(const boost::json::value& error);
 
 // Seconds, or an HTTP date; 0 when it is neither, or in the past. At most kPauseMaxMs.

@@ -71,12 +71,21 @@ TEST(Verdict, TooManyRequestsIsAPause) {
 }
 
 TEST(Verdict, AServersFaultCounts) {
-  for (const int status : {500, 502, 503, 504, 599, 408}) {
+  for (const int status : {500, 502, 503, 504, 599, 408, 409}) {
     const auto verdict = judged(status, R"({"error":{"message":"broken"}})");
     EXPECT_EQ(verdict.error.code, Code::kUnavailable) << status;
     EXPECT_TRUE(verdict.counts);
     EXPECT_NE(verdict.error.message.find("broken"), std::string::npos);
   }
+}
+
+TEST(Verdict, ALoopIsFinalAndSaysItsWay) {
+  const auto verdict =
+      judged(508, R"({"error":{"message":"far-b: it came back","code":"loop_detected"}})");
+  EXPECT_EQ(verdict.error.code, Code::kLoop);
+  EXPECT_EQ(verdict.error.message, "far: far-b: it came back");
+  EXPECT_FALSE(verdict.counts);
+  EXPECT_EQ(judged(508).error.message, "far: far answered with status 508");
 }
 
 TEST(Verdict, RetryAfterAsADate) {
@@ -100,6 +109,10 @@ TEST(Verdict, ErrorsInMidStream) {
   EXPECT_EQ(error_sent(boost::json::parse(R"({"message":"x","type":"server_error"})")).code,
             Code::kUnavailable);
   EXPECT_EQ(error_sent(boost::json::parse("7")).code, Code::kUnavailable);
+  EXPECT_EQ(error_sent(boost::json::parse("7")).message, "reported an error");
+  EXPECT_EQ(error_sent(boost::json::parse(R"({"message":"x"})")).message, "reported an error: x");
+  EXPECT_EQ(error_sent(boost::json::parse(R"({"message":"x","code":"loop_detected"})")).code,
+            Code::kLoop);
 }
 
 }  // namespace
