@@ -192,7 +192,7 @@ void Broker::publish(v1::Record& record, LogIndex index) {
       bool brings_something = false;
       for (const v1::Event& event : block->events) {
         brings_something |= event.kind() == v1::EVENT_KIND_DELTA;
-        tokens += static_cast<std::size_t>(event.token_ids_size());
+        tokens += static_cast<std::size_t>(event.token_ids_size()) + event.text_tokens();
       }
       const ledger::Request* request = ledger_->find(*id);
       // The starts of the choices come first, then the first token.

@@ -134,6 +134,7 @@ class Broker final : public Api, public link::ServerEvents {
   Status check_model(const v1::Envelope& envelope) const;
   bool does_task(const std::string& model, const std::string& type) const;
   std::optional<Submitted> find_cached(const Submission& submission);
+  void await_reader(const ledger::Request& request);
   bool is_expected(const std::string& model) const;
   RequestView view_of(const ledger::Request& request) const;
 
@@ -145,7 +146,9 @@ class Broker final : public Api, public link::ServerEvents {
   void lose(link::ConnectionId connection, const std::string& reason);
   void tend_sessions();
   void dispatch();
-  std::optional<std::pair<WorkerId, std::string>> pick_for(const ledger::Request& request);
+  std::optional<std::string> model_for(const ledger::Request& request) const;
+  bool has_credit(const std::string& model) const;
+  std::optional<WorkerId> pick_for(const ledger::Request& request, const std::string& model);
   void start_work(ledger::StartWork work);
   void compose(ledger::StartWork work);
   void composed(ledger::StartWork work, Result<std::string> data);

@@ -72,6 +72,32 @@ TEST(RoutingTest, AFallbackThatDoesNotDoTheTaskIsNone) {
   EXPECT_EQ(embedder->assigned.size(), 1u);
 }
 
+TEST(RoutingTest, AHeadWhoseTaskNoFallbackDoesHoldsUpNobody) {
+  Config config;
+  config.fallbacks = {{"large", {"m"}}};
+  config.expected_models = {"large"};
+  Station station(true, config);
+  const auto submit = [&](const char* type) {
+    Submission submission = Station::submission_of("large");
+    submission.envelope.set_type(type);
+    return station.submit(std::move(submission));
+  };
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(submit("waystation.embedding.request.v1"));
+  const auto first = submit("waystation.chat.request.v1");
+  const auto second = submit("waystation.chat.request.v1");
+  ASSERT_TRUE(first && second);
+  auto chat = station.worker("w1", "m", 1);
+  ASSERT_EQ(chat->assigned.size(), 1u);
+  EXPECT_EQ(chat->assigned[0].envelope().id(), first->id.to_string());
+  chat->finish(0);
+  station.settle();
+  ASSERT_EQ(chat->assigned.size(), 2u);
+  EXPECT_EQ(chat->assigned[1].envelope().id(), second->id.to_string());
+  v1::Hello hello = TestWorker::hello_of("w2", "large", 8);  // they still wait for their own
+  hello.mutable_models(0)->add_tasks("embedding");
+  EXPECT_EQ(station.worker(hello)->assigned.size(), 3u);
+}
+
 TEST(RoutingTest, AnAnswerGoesOnByTheFallbackFromItsText) {
   Station station(true, with_fallbacks());
   auto large = station.worker("w1", "large", 1);
@@ -194,6 +220,26 @@ TEST(RoutingTest, ABegunAnswerWaitsForAWorkerThatCanGoOnFromIt) {
   ASSERT_EQ(second->assigned.size(), 2u);
   EXPECT_EQ(second->assigned[1].envelope().id(), id.to_string());
   EXPECT_EQ(station.get(id)->attempts[1].continuation, "exact");
+}
+
+TEST(RoutingTest, TextWithoutIdsIsGivenToAnotherWhenItsMakerFailedIt) {
+  Station station;
+  auto first = station.worker("far-0", "m", 1);
+  const auto id = station.submit("m")->id;
+  v1::Output half;
+  *half.mutable_fence() = first->assigned[0].fence();
+  half.set_started(true);
+  half.set_text("half");
+  first->send(half);
+  v1::Hello hello = TestWorker::hello_of("far-1", "m", 1);
+  hello.mutable_models(0)->set_fingerprint("another");
+  auto second = station.worker(hello);
+  first->fail(0, Code::kUnavailable);
+  station.settle();
+  EXPECT_EQ(first->assigned.size(), 1u);
+  ASSERT_EQ(second->assigned.size(), 1u);  // nobody can go on from it; who broke it isn't asked
+  EXPECT_EQ(second->assigned[0].resume(0).text(), "half");
+  EXPECT_EQ(station.get(id)->attempts[1].continuation, "prefill");
 }
 
 TEST(RoutingTest, AHigherRankGetsWorkWhenTheLowerIsFull) {

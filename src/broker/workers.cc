@@ -162,30 +162,38 @@ void Broker::tend_sessions() {
   }
 }
 
-// Who runs a request, and by which model. While nobody serves its own model, the first of its
-// fallbacks that is served and does the task takes its place.
-std::optional<std::pair<WorkerId, std::string>> Broker::pick_for(const ledger::Request& request) {
-  dispatch::Need need{.model = request.model,
+// By which model a request is run now. While nobody serves its own one, the first of its fallbacks
+// that is served and does the task takes its place.
+std::optional<std::string> Broker::model_for(const ledger::Request& request) const {
+  if (dispatcher_.serves(request.model)) return request.model;
+  const auto fallback = config_.fallbacks.find(request.model);
+  if (fallback == config_.fallbacks.end()) return std::nullopt;
+  const auto served = std::find_if(
+      fallback->second.begin(), fallback->second.end(), [&](const std::string& other) {
+        return dispatcher_.serves(other) && does_task(other, request.envelope->type());
+      });
+  return served == fallback->second.end() ? std::nullopt : std::optional(*served);
+}
+
+// Somebody could take a request for this model now, if it is of the right kind.
+bool Broker::has_credit(const std::string& model) const {
+  if (dispatcher_.serves(model)) return dispatcher_.has_credit(model);
+  const auto fallback = config_.fallbacks.find(model);
+  return fallback != config_.fallbacks.end() &&
+         std::any_of(fallback->second.begin(), fallback->second.end(),
+                     [&](const std::string& other) { return dispatcher_.has_credit(other); });
+}
+
+std::optional<WorkerId> Broker::pick_for(const ledger::Request& request, const std::string& model) {
+  dispatch::Need need{.model = model,
                       .lane = request.conversation.empty() ? "" : request.lane,
                       .alone = request.suspect,
                       .begun = request.begun(),
-                      .fingerprint = request.token_fingerprint};
+                      .fingerprint = request.holds_ids() ? request.token_fingerprint : ""};
   if (!request.attempts.empty() && request.attempts.back().outcome() == "engine_error") {
     need.avoid = request.attempts.back().worker_name();
   }
-  if (!dispatcher_.serves(request.model)) {
-    const auto fallback = config_.fallbacks.find(request.model);
-    if (fallback == config_.fallbacks.end()) return std::nullopt;
-    const auto served = std::find_if(
-        fallback->second.begin(), fallback->second.end(), [&](const std::string& other) {
-          return dispatcher_.serves(other) && does_task(other, request.envelope->type());
-        });
-    if (served == fallback->second.end()) return std::nullopt;
-    need.model = *served;
-  }
-  const auto worker = dispatcher_.pick(need);
-  if (!worker) return std::nullopt;
-  return std::pair(*worker, need.model);
+  return dispatcher_.pick(need);
 }
 
 // Gives ready heads of lanes to workers with credit.
@@ -199,11 +207,13 @@ void Broker::dispatch() {
   };
   std::vector<Pick> picks;
   for (const std::string& model : ledger_->order().models()) {
-    if (!dispatcher_.has_credit(model) && dispatcher_.serves(model)) continue;
+    if (!has_credit(model)) continue;
     ledger_->order().visit(model, [&](RequestId id) {
       const ledger::Request& request = *ledger_->find(id);
-      const auto found = pick_for(request);
-      if (found) picks.push_back({id, found->first, found->second});
+      auto runs = model_for(request);
+      if (!runs) return true;  // nobody does its task; others of this model may want another one
+      const auto found = pick_for(request, *runs);
+      if (found) picks.push_back({id, *found, std::move(*runs)});
       // Others need not wait for a suspect's empty worker, or for one that can go on from an
       // answer.
       return found || request.suspect || request.begun();

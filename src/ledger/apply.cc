@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "ledger/attempts.h"
 #include "ledger/ledger.h"
 
 namespace waystation::ledger {
@@ -176,10 +177,12 @@ Status Ledger::apply_leased(const v1::Leased& body, TimeMs now_ms) {
   attempt.set_started_ms(now_ms);
   attempt.set_model(body.model());
   request.answer_fingerprint = body.fingerprint();
+  if (request.begun()) *attempt.mutable_kept() = request.usage;
   if (!request.begun()) {
     if (body.attempt() > 1) attempt.set_continuation("restarted");
     request.token_fingerprint = body.fingerprint();
-  } else if (!body.fingerprint().empty() && body.fingerprint() == request.token_fingerprint) {
+  } else if (!body.fingerprint().empty() && body.fingerprint() == request.token_fingerprint &&
+             request.holds_ids()) {
     attempt.set_continuation("exact");
     for (const Choice& choice : request.choices) {
       attempt.set_resumed_tokens(attempt.resumed_tokens() + choice.token_ids.size());
@@ -196,25 +199,6 @@ Status Ledger::apply_leased(const v1::Leased& body, TimeMs now_ms) {
     }
   }
   return {};
-}
-
-// What an event says of the tokens used.
-void add_usage(const v1::Event& event, v1::Usage& usage) {
-  switch (event.kind()) {
-    case v1::EVENT_KIND_START:
-      if (event.has_usage()) usage = event.usage();
-      break;
-    case v1::EVENT_KIND_DELTA:
-      usage.set_completion_tokens(usage.completion_tokens() +
-                                  static_cast<std::uint32_t>(event.token_ids_size()));
-      usage.set_reasoning_tokens(usage.reasoning_tokens() + event.reasoning_tokens());
-      break;
-    case v1::EVENT_KIND_FINISH:
-      if (event.has_usage()) usage = event.usage();
-      break;
-    default:
-      break;
-  }
 }
 
 namespace {

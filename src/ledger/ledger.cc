@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/utf8.h"
+#include "ledger/attempts.h"
 
 namespace waystation::ledger {
 namespace {
@@ -19,6 +20,7 @@ bool is_final(const v1::Failure& failure) {
     case Code::kModelNotFound:
     case Code::kNotFound:
     case Code::kUpstream:
+    case Code::kLoop:
       return true;
     default:
       return false;
@@ -229,6 +231,10 @@ bool Ledger::output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Pr
       failure = make_failure(code_from_name(failure.code()), "the worker's message isn't UTF-8");
     }
     if (is_final(failure)) {
+      const bool went_on = request.begun() && failure.code() == code_name(Code::kUpstream);
+      if (const std::string broke = went_on ? what_broke(request) : ""; !broke.empty()) {
+        failure.set_message(broke + "; " + failure.message());
+      }
       settle(request, v1::REQUEST_STATE_FAILED, "", std::move(failure), now_ms, out);
     } else {
       end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR, failure.message(), true, now_ms, out);
@@ -241,6 +247,10 @@ bool Ledger::output(WorkerId worker, const v1::Output& output, TimeMs now_ms, Pr
   if (!is_text(output)) {
     end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR, "the worker sent text that isn't UTF-8",
                 true, now_ms, out);
+  } else if (output.embeddings_size() > 0 && !finishes) {
+    // They are no beginning to go on from: the next attempt would bring all of them again.
+    end_attempt(request, v1::ATTEMPT_END_ENGINE_ERROR,
+                "the worker sent embeddings without a finish reason", true, now_ms, out);
   } else if ((finishes || has_content(output)) && !is_open) {
     // Nothing may follow a finish event; a worker that tries is broken.
     end_attempt(
@@ -294,13 +304,14 @@ void Ledger::append_events(Request& request, const v1::Output& output, TimeMs no
     *delta.mutable_logprobs() = output.logprobs();
     *delta.mutable_embeddings() = output.embeddings();
     delta.set_reasoning_tokens(output.reasoning_tokens());
+    delta.set_text_tokens(output.text_tokens());
   }
   if (finishes) {
     v1::Event& finish = *appended.add_events();
     finish.set_kind(v1::EVENT_KIND_FINISH);
     finish.set_choice(output.choice());
     finish.set_finish_reason(output.finish_reason());
-    if (output.has_usage()) *finish.mutable_usage() = output.usage();
+    if (output.has_usage()) *finish.mutable_usage() = usage_of_all(request, output.usage());
   }
   if (appended.events_size() == 0) return;
   if (finishes && request.stream_usage && is_last_choice(request, output.choice())) {

@@ -238,8 +238,6 @@ class Ledger {
   std::uint64_t live_bytes_ = 0;
 };
 
-// What an event says of the tokens used, added to `usage`.
-void add_usage(const v1::Event& event, v1::Usage& usage);
 void write_progress(const Choice& choice, v1::ChoiceProgress& out);
 
 }  // namespace waystation::ledger

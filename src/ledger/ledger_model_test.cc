@@ -219,6 +219,7 @@ class RandomRun {
       if (random_.one_in(3)) call.set_name("f");
       if (random_.one_in(2)) call.set_arguments("{\"a\":");
     }
+    if (random_.one_in(4)) output.set_text_tokens(1 + static_cast<std::uint32_t>(random_.below(3)));
     if (random_.one_in(20)) output.add_embeddings("\x01\x02\x03\x04");
     if (random_.one_in(6)) output.add_logprobs()->set_logprob(-1);
     switch (random_.below(12)) {

@@ -29,6 +29,7 @@ struct ModelRequest {
   std::string finish_reason;
   std::vector<std::shared_ptr<const v1::Event>> events;
   std::size_t attempt_from = 0;  // events of the current attempt
+  bool goes_on = false;          // it went on from what was there
   std::size_t ids_from = 0;      // events whose token ids are of the model `print`
   std::string print;             // empty: no token ids are good for anybody
   bool erased = false;
@@ -193,6 +194,7 @@ class Model {
     request.attempt_from = request.events.size();
     request.worker = worker;
     request.how.Clear();
+    request.goes_on = request.begun();
     if (!request.begun()) {
       if (request.attempt > 1) request.how.set_continuation("restarted");
       request.print = print;
@@ -201,11 +203,16 @@ class Model {
     }
     std::uint64_t ids = 0;
     std::uint64_t text_bytes = 0;
+    bool all_ids = true;
     for (std::uint32_t choice = 0; choice < request.choices; ++choice) {
-      ids += static_cast<std::uint64_t>(request.progress(choice).token_ids_size());
-      text_bytes += request.progress(choice).text().size();
+      const v1::ChoiceProgress brought = request.progress(choice);
+      ids += static_cast<std::uint64_t>(brought.token_ids_size());
+      text_bytes += brought.text().size();
+      const bool content = brought.text().size() + brought.reasoning().size() > 0 ||
+                           brought.tool_calls_size() > 0;
+      all_ids = all_ids && (!content || brought.token_ids_size() > 0);
     }
-    if (!print.empty() && print == request.print) {
+    if (!print.empty() && print == request.print && all_ids) {
       request.how.set_continuation("exact");
       request.how.set_resumed_tokens(ids);
     } else {
@@ -239,6 +246,10 @@ class Model {
                        output.embeddings_size() > 0;
     const bool finishes = !output.finish_reason().empty();
     const bool stays = !output.dropped() && (!finishes || output.more());
+    if (output.embeddings_size() > 0 && !finishes) {
+      end_attempt(request, true, now_ms, limits);
+      return {true, stays};
+    }
     if (delta || finishes) {
       if (output.choice() >= request.choices || request.finished(output.choice())) {
         end_attempt(request, true, now_ms, limits);
@@ -356,17 +367,34 @@ class Model {
       event.mutable_logprobs()->CopyFrom(output.logprobs());
       event.mutable_embeddings()->CopyFrom(output.embeddings());
       event.set_reasoning_tokens(output.reasoning_tokens());
+      event.set_text_tokens(output.text_tokens());
     }
     if (finishes) {
       v1::Event& event = add(v1::EVENT_KIND_FINISH, output.choice());
       event.set_finish_reason(output.finish_reason());
-      if (output.has_usage()) *event.mutable_usage() = output.usage();
+      if (output.has_usage()) *event.mutable_usage() = total(request, output.usage());
       if (request.stream_usage && request.all_finished()) {
         const v1::Usage sum = request.usage();
         *add(v1::EVENT_KIND_USAGE, 0).mutable_usage() = sum;
       }
     }
     if (request.events.size() > before) record(now_ms);
+  }
+
+  // The attempt's own counts, and what the events before it add up to.
+  static v1::Usage total(const ModelRequest& request, v1::Usage usage) {
+    if (!request.goes_on) return usage;
+    v1::Usage before;
+    for (std::size_t i = 0; i < request.attempt_from; ++i) count_usage(*request.events[i], before);
+    const std::uint32_t made = before.completion_tokens();
+    const bool known = before.prompt_tokens() > 0;
+    const std::uint32_t prompt = usage.prompt_tokens() > made ? usage.prompt_tokens() - made : 0;
+    usage.set_prompt_tokens(known ? before.prompt_tokens() : prompt);
+    usage.set_cached_prompt_tokens(known ? before.cached_prompt_tokens()
+                                         : std::min(usage.cached_prompt_tokens(), prompt));
+    usage.set_completion_tokens(made + usage.completion_tokens());
+    usage.set_reasoning_tokens(before.reasoning_tokens() + usage.reasoning_tokens());
+    return usage;
   }
 
   void record(TimeMs now_ms) {

@@ -89,6 +89,8 @@ struct Request {
   }
   bool all_finished() const;
   bool begun() const;
+  // The ids are there of all that it has brought: an upstream's text has none.
+  bool holds_ids() const;
 };
 
 inline bool Request::all_finished() const {
@@ -100,6 +102,13 @@ inline bool Request::all_finished() const {
 inline bool Request::begun() const {
   return std::any_of(choices.begin(), choices.end(),
                      [](const Choice& choice) { return choice.begun(); });
+}
+
+inline bool Request::holds_ids() const {
+  return std::none_of(choices.begin(), choices.end(), [](const Choice& choice) {
+    return choice.token_ids.empty() && (!choice.text.empty() || !choice.reasoning.empty() ||
+                                        !choice.tool_calls.empty());
+  });
 }
 
 inline constexpr std::size_t kAttemptsKept = 16;

@@ -82,7 +82,8 @@ inline void count_usage(const v1::Event& event, v1::Usage& usage) {
   if (event.has_usage() && event.kind() != v1::EVENT_KIND_USAGE) usage = event.usage();
   if (event.kind() != v1::EVENT_KIND_DELTA) return;
   usage.set_completion_tokens(usage.completion_tokens() +
-                              static_cast<std::uint32_t>(event.token_ids_size()));
+                              static_cast<std::uint32_t>(event.token_ids_size()) +
+                              event.text_tokens());
   usage.set_reasoning_tokens(usage.reasoning_tokens() + event.reasoning_tokens());
 }
 
