@@ -168,8 +168,10 @@ broker::Config broker_config(const ServeOptions& options, const std::string& joi
   return config;
 }
 
-front::Options front_options_of(const ServeOptions& options, const front::Listen& listen) {
+front::Options front_options_of(const ServeOptions& options, const front::Listen& listen,
+                                const std::string& instance) {
   front::Options front;
+  front.instance = instance;
   front.listen = listen;
   front.threads = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 8);
   front.body_bytes_max = options.body_bytes_max;
@@ -282,6 +284,8 @@ int run_serve(const ServeOptions& options) {
   SystemClock clock;
   watch::PrometheusMeter meter(clock, WAYSTATION_VERSION);
   std::mt19937_64 random{std::random_device{}()};
+  // Of this run of the server, for others to tell whether a request has passed it.
+  const std::string instance = RequestId::make(clock.wall_ms(), random(), random()).to_string();
   ThreadExecutor background(2, "background");
   ThreadExecutor disk(2, "disk");  // uploads, whose syncs are not to delay replays
   broker::Broker broker(broker_config(options, secrets->join_token, *models, scripted_name),
@@ -299,7 +303,9 @@ int run_serve(const ServeOptions& options) {
   link::TransportMux workers(broker);  // outlives the transports, which tell it of their end
   link::GrpcLinkServer link(
       {.addresses = link_addresses, .tls = {options.link_cert, options.link_key, options.link_ca}});
-  auto upstreams = upstream::make_pool({options.upstreams, WAYSTATION_VERSION}, clock, meter);
+  auto upstreams = upstream::make_pool(
+      {.upstreams = options.upstreams, .version = WAYSTATION_VERSION, .instance = instance}, clock,
+      meter);
   if (!upstreams) return fail(upstreams.error());
   link::ServerEvents& link_events = workers.add(link);
   link::ServerEvents& upstream_events = workers.add(**upstreams);
@@ -312,7 +318,7 @@ int run_serve(const ServeOptions& options) {
     return fail(started.error());
 
   front::Server front(
-      front_options_of(options, *listen), broker, secrets->keys.get(),
+      front_options_of(options, *listen, instance), broker, secrets->keys.get(),
       [&meter] { return meter.render(); }, clock, meter, data->parts());
   const auto port = front.start();
   if (!port) return fail(port.error());

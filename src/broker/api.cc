@@ -172,6 +172,7 @@ Result<Submitted> Broker::accept(Submission& submission) {
   const auto duplicate = ledger_->find_duplicate(envelope, now);
   if (!duplicate) return duplicate.error();
   if (*duplicate) {
+    await_reader(*ledger_->find((*duplicate)->id));
     return Submitted{
         .id = (*duplicate)->id, .duplicate = true, .accepted_ms = (*duplicate)->accepted_ms};
   }
@@ -240,6 +241,13 @@ Status Broker::check_model(const v1::Envelope& envelope) const {
                "model"};
 }
 
+// Another client is on its way to the request, which must not go with its own one before that.
+void Broker::await_reader(const ledger::Request& request) {
+  if (request.live() && !request.detached) {
+    orphans_[request.id] = steady_ms() + config_.orphan_wait_ms;
+  }
+}
+
 // An earlier request whose answer may be given for this one: answered not too long ago by the model
 // that would answer now, or being answered.
 std::optional<Submitted> Broker::find_cached(const Submission& submission) {
@@ -263,10 +271,7 @@ std::optional<Submitted> Broker::find_cached(const Submission& submission) {
     metrics_.cache_misses.add();
     return std::nullopt;
   }
-  // It must not go with its client before the reader of this one has come.
-  if (earlier->live() && !earlier->detached) {
-    orphans_[earlier->id] = steady_ms() + config_.orphan_wait_ms;
-  }
+  await_reader(*earlier);
   return Submitted{
       .id = earlier->id, .duplicate = true, .cached = true, .accepted_ms = earlier->accepted_ms};
 }

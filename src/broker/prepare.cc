@@ -102,6 +102,7 @@ v1::Envelope make_envelope(const Row& row, const PrepareOptions& options, std::s
   envelope.set_tenant(options.tenant);
   envelope.set_traceparent(options.traceparent);
   envelope.set_tracestate(options.tracestate);
+  envelope.set_hops(options.hops);
   envelope.set_model(std::move(model));
   return envelope;
 }
@@ -171,7 +172,7 @@ Result<Prepared> prepare(std::string_view endpoint, std::string body,
   submission.envelope.set_fingerprint(sha256("POST " + std::string(endpoint) + "\n" + *canonical));
   submission.envelope.set_priority(
       options.priority.value_or(priority_of(parsed->generation.service_tier)));
-  submission.detached = options.resumable || !options.idempotency_key.empty();
+  submission.detached = options.resumable.value_or(!options.idempotency_key.empty());
   submission.stream_usage = parsed->generation.include_usage;
   submission.choices = parsed->generation.choices;
   if (parsed->is_deterministic && options.conversation.empty()) {

@@ -26,13 +26,14 @@ struct PrepareOptions {
   std::string id;                 // a new UUIDv7; empty: the broker makes one
   std::string idempotency_key;
   std::string conversation;
-  bool resumable = false;                // goes on when its client goes away
+  std::optional<bool> resumable;  // goes on when its client goes away; unless said: with a key
   TimeMs expiry_ms = 0;                  // wall; 0: none
   std::optional<std::int32_t> priority;  // instead of the body's service_tier
   CacheUse cache = CacheUse::kNone;      // if the request turns out to be cacheable
   TimeMs cache_ttl_ms = 0;
   std::string traceparent;
   std::string tracestate;
+  std::string hops;  // the servers that it has passed
 };
 
 struct Prepared {

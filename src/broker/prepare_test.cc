@@ -30,6 +30,27 @@ std::string key_of(const std::string& body, const PrepareOptions& with = options
   return prepared(body, with).submission.envelope.cachekey();
 }
 
+TEST(Prepare, WhoHasAKeyMayStillWantItsRequestToEndWithItsConnection) {
+  PrepareOptions with = options();
+  EXPECT_FALSE(prepared(chat(""), with).submission.detached);
+  with.resumable = true;
+  EXPECT_TRUE(prepared(chat(""), with).submission.detached);
+  with.idempotency_key = "k";
+  with.resumable = std::nullopt;
+  EXPECT_TRUE(prepared(chat(""), with).submission.detached);
+  with.resumable = false;
+  const Prepared out = prepared(chat(""), with);
+  EXPECT_FALSE(out.submission.detached);
+  EXPECT_FALSE(out.identity.numbered);
+  EXPECT_EQ(out.submission.envelope.idempotencykey(), "k");
+}
+
+TEST(Prepare, TheServersThatItPassedGoWithIt) {
+  PrepareOptions with = options();
+  with.hops = "a, b";
+  EXPECT_EQ(prepared(chat(""), with).submission.envelope.hops(), "a, b");
+}
+
 TEST(Prepare, AChatBodyBecomesASubmission) {
   PrepareOptions with = options();
   with.id = "0190f0c2-1111-7222-8333-444444444444";

@@ -143,6 +143,21 @@ TEST_F(ReuseTest, ASharedRequestWhoseOtherClientNeverComesDoesNotRunForEver) {
   EXPECT_EQ(station.get(id)->state, v1::REQUEST_STATE_CANCELLED);
 }
 
+TEST_F(ReuseTest, ARequestThatIsSentAgainWithItsKeyOutlivesItsFirstConnection) {
+  auto reader = std::make_shared<TestReader>();
+  const auto first = station.submit("m", "", "key", reader, /*detached=*/false);
+  ASSERT_TRUE(first);
+  const auto again = station.submit("m", "", "key", nullptr, /*detached=*/false);
+  ASSERT_TRUE(again && again->duplicate);
+  station.broker->detach(first->id, reader, true);
+  station.settle();
+  EXPECT_EQ(station.get(first->id)->state, v1::REQUEST_STATE_RUNNING);
+  const auto second = station.attach(first->id);
+  station.broker->detach(first->id, second, true);
+  station.settle();
+  EXPECT_EQ(station.get(first->id)->state, v1::REQUEST_STATE_CANCELLED);
+}
+
 TEST_F(ReuseTest, OtherTenantsGetNothingOfIt) {
   submit();
   answer();

@@ -14,6 +14,8 @@ constexpr std::size_t kKeyBytesMax = 255;
 constexpr std::size_t kConversationBytesMax = 256;
 constexpr std::size_t kTraceparentBytesMax = 128;
 constexpr std::size_t kTracestateBytesMax = 512;
+constexpr const char* kHops = "X-Waystation-Hops";
+constexpr std::size_t kHopsBytesMax = 1024;
 constexpr std::int64_t kDeadlineMsMax = 7LL * 24 * 3600 * 1000;
 constexpr std::int64_t kCacheTtlSecondsMax = 30LL * 24 * 3600;
 
@@ -68,6 +70,25 @@ Status read_cache(const Deps& deps, const Request& request, broker::PrepareOptio
   return {};
 }
 
+// Whether the id is one of "ID, ID".
+bool passed(std::string_view hops, std::string_view id) {
+  while (!hops.empty()) {
+    std::string_view hop = hops.substr(0, hops.find(','));
+    hops.remove_prefix(std::min(hop.size() + 1, hops.size()));
+    hop.remove_prefix(std::min(hop.find_first_not_of(' '), hop.size()));
+    if (!id.empty() && hop.substr(0, hop.find(' ')) == id) return true;
+  }
+  return false;
+}
+
+Error came_back(const std::string& hops) {
+  return {Code::kLoop,
+          "the request has come back to this server (it passed " + hops +
+              "): a server that answers it by its upstream is that upstream's upstream, or its own; "
+              "change the url of one of them",
+          kHops};
+}
+
 }  // namespace
 
 Result<std::string> text_header(const Request& request, const char* name, std::size_t bytes_max) {
@@ -112,11 +133,15 @@ Result<broker::PrepareOptions> read_prepare_options(const Deps& deps, const Requ
   out.conversation = std::move(*conversation);
   auto resumable = flag_header(request, "X-Resumable");
   if (!resumable) return resumable.error();
-  out.resumable = *resumable;
+  if (request.has_header("X-Resumable")) out.resumable = *resumable;
   auto wait_ms = number_header(request, "X-Deadline-Ms", kDeadlineMsMax, "milliseconds");
   if (!wait_ms) return wait_ms.error();
   if (*wait_ms > 0) out.expiry_ms = out.now_ms + *wait_ms;
   if (auto status = read_cache(deps, request, out); !status) return status.error();
+  auto hops = text_header(request, kHops, kHopsBytesMax);
+  if (!hops) return hops.error();
+  out.hops = std::move(*hops);
+  if (passed(out.hops, deps.options.instance)) return came_back(out.hops);
   // Trace context is passed on, never a reason to refuse.
   if (auto parent = text_header(request, "traceparent", kTraceparentBytesMax)) {
     out.traceparent = std::move(*parent);

@@ -160,6 +160,26 @@ TEST_F(Http, BadHeadersAreRefused) {
   EXPECT_EQ(api_.submissions(), 0u);
 }
 
+TEST_F(Http, ARequestThatHasPassedThisServerIsRefused) {
+  options_.instance = "this-one";
+  start();
+  for (const char* hops : {"this-one", "that, this-one", "this-one,that", "a , this-one , b"}) {
+    const Answer answer = post("/v1/chat/completions", kBody,
+                               std::string("X-Waystation-Hops: ") + hops + "\r\n");
+    EXPECT_EQ(answer.status, 508) << hops;
+    EXPECT_TRUE(contains(answer.body, R"("code":"loop_detected")")) << answer.body;
+    EXPECT_EQ(answer.headers.at("x-should-retry"), "false");
+  }
+  EXPECT_EQ(api_.submissions(), 0u);
+  TestClient client(port_);
+  client.post("/v1/chat/completions", kBody,
+              "X-Waystation-Hops: that, this-one-too\r\nIdempotency-Key: k\r\n"
+              "X-Resumable: false\r\n");
+  const RequestId id = api_.wait_request();
+  EXPECT_EQ(api_.submission(id).envelope.hops(), "that, this-one-too");
+  EXPECT_FALSE(api_.submission(id).detached);
+}
+
 TEST_F(Http, WhatOnlyAWorkerKnowsIsStillAStatus) {
   start();
   for (const std::string& body : {kBody, kStreamBody}) {

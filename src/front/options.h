@@ -56,6 +56,9 @@ struct Options {
   bool check_host = false;
   std::vector<std::string> allowed_hosts;
 
+  // This server's id among others: a request that says it has passed it is refused (kLoop).
+  std::string instance;
+
   std::vector<std::string> cors_origins;  // "https://app.example", or "*"; empty: no CORS
 };
 

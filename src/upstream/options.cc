@@ -36,6 +36,8 @@ bool is_ours(std::string name) {
                                            "content-type",
                                            "accept-encoding",
                                            "idempotency-key",
+                                           "x-resumable",
+                                           "x-waystation-hops",
                                            "expect",
                                            "te"};
   return kOurs.contains(name);

@@ -192,9 +192,9 @@ Result<std::unique_ptr<Pool>> make_pool(PoolOptions options, const Clock& clock,
   for (std::size_t i = 0; i < options.upstreams.size(); ++i) {
     Pool::Loop& loop = *pool->loops_[i % threads];
     const std::size_t number = i + 1;
-    auto worker = VirtualWorker::make(
-        std::move(options.upstreams[i]),
-        {loop.io(), clock, meter, options.version, (std::uint64_t{number} << kUpstreamShift) + 1});
+    auto worker = VirtualWorker::make(std::move(options.upstreams[i]),
+                                      {loop.io(), clock, meter, options.version, options.instance,
+                                       (std::uint64_t{number} << kUpstreamShift) + 1});
     if (!worker) return worker.error();
     loop.add(number, std::move(*worker));
   }

@@ -23,6 +23,7 @@ struct PoolOptions {
   std::vector<Options> upstreams;
   std::string version = "dev";  // for the User-Agent
   int threads = 1;              // upstreams are shared out over them
+  std::string instance = {};    // this server's id, as in front::Options
 };
 
 class Pool final : public link::ServerTransport {

@@ -86,7 +86,7 @@ class UpstreamPool : public testing::Test {
   }
 
   void start() {
-    auto pool = make_pool({{options_}, "test", 1}, clock_, *meter_);
+    auto pool = make_pool({{options_}, "test", 1, "this-one"}, clock_, *meter_);
     ASSERT_TRUE(pool.has_value()) << pool.error().message;
     pool_ = std::move(*pool);
     broker_.use(*pool_);
@@ -135,6 +135,8 @@ TEST_F(UpstreamPool, AnswersAPlainCall) {
   EXPECT_EQ(seen.headers.at("authorization"), "Bearer secret");
   EXPECT_TRUE(seen.headers.at("idempotency-key").ends_with("-1"));
   EXPECT_EQ(seen.headers.at("idempotency-key").size(), 38u);
+  EXPECT_EQ(seen.headers.at("x-resumable"), "false");
+  EXPECT_EQ(seen.headers.at("x-waystation-hops"), "this-one");
   EXPECT_NE(seen.body.find(R"("model":"theirs")"), std::string::npos);
   EXPECT_TRUE(broker_.hello.wait_durable());
   EXPECT_EQ(broker_.hello.models(0).engine(), "upstream");
@@ -585,6 +587,29 @@ TEST_F(UpstreamPool, EmbeddingsGoTheirWay) {
   ASSERT_EQ(outcome.embeddings.size(), 1u);
   EXPECT_EQ(outcome.embeddings[0].size(), 8u);
   EXPECT_EQ(server_->calls().at(0).path, "/v1/embeddings");
+}
+
+TEST_F(UpstreamPool, TheServersThatARequestPassedGoWithIt) {
+  start([](const SeenRequest&, TestPeer& peer) { peer.send(with_length(whole_document())); });
+  broker_.hops = "first";
+  EXPECT_TRUE(broker_.run(kBody).complete());
+  broker_.hops = "a\r\nX-Evil: 1";
+  EXPECT_TRUE(broker_.run(kBody).complete());
+  EXPECT_EQ(server_->calls().at(0).headers.at("x-waystation-hops"), "first, this-one");
+  EXPECT_FALSE(server_->calls().at(1).headers.contains("x-evil"));
+}
+
+TEST_F(UpstreamPool, NothingIsKeptOfADocumentThatIsNoAnswer) {
+  start([](const SeenRequest&, TestPeer& peer) {
+    peer.send(with_length(
+        R"({"choices":[{"index":0,"message":{"content":"half"}},{"index":1,"message":7}]})"));
+  });
+  const Outcome outcome = broker_.wait(broker_.assign(kBody, 2));
+  EXPECT_TRUE(outcome.failed);
+  EXPECT_EQ(outcome.text(), "");
+  EXPECT_EQ(outcome.reason(), "");
+  EXPECT_EQ(outcome.failure.message(),
+            "far sent an answer that can't be used: choices[1].message is a number, not an object");
 }
 
 TEST_F(UpstreamPool, ALargeAnswerAndALargeRequest) {

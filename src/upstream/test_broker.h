@@ -100,6 +100,7 @@ class TestBroker final : public link::ServerEvents {
     assign.mutable_envelope()->set_type(std::string(type));
     assign.mutable_envelope()->set_model("ours");
     assign.mutable_envelope()->set_data(std::move(body));
+    assign.mutable_envelope()->set_hops(hops);
     assign.set_choices(choices);
     for (auto& progress : resume) *assign.add_resume() = std::move(progress);
     const v1::Fence fence = assign.fence();
@@ -145,6 +146,7 @@ class TestBroker final : public link::ServerEvents {
 
   std::vector<std::string> broken_rules;  // read when all is over
   v1::Hello hello;
+  std::string hops;  // of the next assignments
 
  private:
   static constexpr std::chrono::seconds kPatience{60};

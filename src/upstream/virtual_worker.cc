@@ -44,6 +44,8 @@ VirtualWorker::VirtualWorker(Options options, WorkerDeps deps, std::unique_ptr<C
             calls("paused"),
             deps_.meter.counter("waystation_upstream_circuit_opened_total",
                                 "Times that an upstream was found broken", own),
+            deps_.meter.counter("waystation_upstream_uncounted_total",
+                                "Complete answers without token counts that can be true", own),
             deps_.meter.gauge("waystation_upstream_joined", "1 while the upstream is given work",
                               own),
             deps_.meter.gauge("waystation_upstream_connections", "Open connections to the upstream",
@@ -184,6 +186,28 @@ void VirtualWorker::on_message(link::ConnectionId connection, v1::ServerMessage 
 // ---- Calls
 // -----------------------------------------------------------------------------------------
 
+// The key binds a second sending of the same attempt to the first, where the upstream knows such
+// keys. One that is a Waystation would let a request with a key go on without us: not this one.
+std::string VirtualWorker::call_head(const v1::Assign& assign, const Body& body) const {
+  const auto id = RequestId::from_bytes(assign.fence().request());
+  std::string head = "POST " + client_->url().path + std::string(path_of(body.kind)) +
+                     " HTTP/1.1\r\n" + head_ + "Content-Type: application/json\r\n" +
+                     "Idempotency-Key: " + (id ? id->to_string() : "") + "-" +
+                     std::to_string(assign.fence().attempt()) + "\r\nX-Resumable: false\r\n";
+  const auto add = [&head](const char* name, const std::string& value) {
+    if (value.empty() || value.find_first_of("\r\n") != std::string::npos) return;
+    head += std::string(name) + ": " + value + "\r\n";
+  };
+  add("traceparent", assign.envelope().traceparent());
+  if (!deps_.instance.empty()) {
+    const std::string& hops = assign.envelope().hops();
+    add("X-Waystation-Hops", (hops.empty() ? "" : hops + ", ") + deps_.instance);
+  }
+  head += body.stream ? "Accept: text/event-stream\r\n" : "Accept: application/json\r\n";
+  head += "Content-Length: " + std::to_string(body.text.size()) + "\r\n\r\n";
+  return head;
+}
+
 void VirtualWorker::start_call(link::ConnectionId connection, Session& session, v1::Assign assign) {
   v1::Output refused;
   *refused.mutable_fence() = assign.fence();
@@ -200,16 +224,7 @@ void VirtualWorker::start_call(link::ConnectionId connection, Session& session, 
     put_ending(session, std::move(refused));
     return;
   }
-  const auto id = RequestId::from_bytes(assign.fence().request());
-  std::string head = "POST " + client_->url().path + std::string(path_of(body->kind)) +
-                     " HTTP/1.1\r\n" + head_ + "Content-Type: application/json\r\n" +
-                     "Idempotency-Key: " + (id ? id->to_string() : "") + "-" +
-                     std::to_string(assign.fence().attempt()) + "\r\n";
-  if (const std::string& trace = assign.envelope().traceparent(); !trace.empty()) {
-    if (trace.find_first_of("\r\n") == std::string::npos) head += "traceparent: " + trace + "\r\n";
-  }
-  head += body->stream ? "Accept: text/event-stream\r\n" : "Accept: application/json\r\n";
-  head += "Content-Length: " + std::to_string(body->text.size()) + "\r\n\r\n";
+  std::string head = call_head(assign, *body);
   auto call = std::make_shared<Call>(*this, connection, assign.fence(), std::move(*body),
                                      assign.choices(), options_);
   call->request.head = std::move(head);
@@ -266,6 +281,7 @@ void VirtualWorker::on_ended(Call& call, Verdict verdict) {
   } else if (verdict.error.message.empty()) {
     failures_ = 0;
     metrics_.complete.add();
+    if (!call.has_usage()) metrics_.uncounted.add();
   } else {
     const Error& error = verdict.error;
     (verdict.counts || verdict.opens ? metrics_.failed : metrics_.refused).add();

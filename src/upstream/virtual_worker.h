@@ -37,6 +37,7 @@ struct WorkerDeps {
   const Clock& clock;
   Meter& meter;
   std::string version;
+  std::string instance;                // this server's id, which its calls carry; empty: they don't
   std::uint64_t first_connection = 1;  // its connections are counted from here
 };
 
@@ -79,6 +80,7 @@ class VirtualWorker final : public CallHost {
     Counter& cancelled;
     Counter& paused;
     Counter& opened;
+    Counter& uncounted;
     Gauge& joined;
     Gauge& connections;
     Histogram& seconds;
@@ -91,6 +93,7 @@ class VirtualWorker final : public CallHost {
 
   v1::Hello hello() const;
   std::string make_head() const;
+  std::string call_head(const v1::Assign& assign, const Body& body) const;
   void join();
   void leave(const std::string& reason, bool give_back);
   void probe();
