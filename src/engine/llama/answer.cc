@@ -111,7 +111,7 @@ void Answer::forget_known(const v1::ChoiceProgress& progress) {
 }
 
 void Answer::advance(const Model& model, std::int32_t row) {
-  const llama_token token = sampler_.sample(model.context(), row);
+  const llama_token token = sampler_.sample(model.logits(row));
   take(model, token);
   // Of tokens that are text of the answer, as far as can be told when they come.
   if (prompt_->logprobs >= 0 && finish_reason_ != "stop" && finish_reason_ != "tool_calls" &&

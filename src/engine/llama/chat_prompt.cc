@@ -153,10 +153,7 @@ Result<std::string> ask_with_template_tools(const Model& model, const message::C
   set_thinking(chat, prompt.format);
   read_by_template(model, chat, prompt);
   set_template_grammar(model, chat, prompt);
-  if (use.must_call) {
-    prompt.sampling.grammar.lazy = false;
-    prompt.sampling.grammar.prefill.clear();
-  }
+  if (use.must_call) prompt.sampling.grammar.lazy = false;
   return chat.prompt;
 }
 

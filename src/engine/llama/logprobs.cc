@@ -4,14 +4,11 @@
 #include <cmath>
 #include <numeric>
 
-#include "base/check.h"
-
 namespace waystation::engine {
 
 v1::TokenLogprob token_logprob(const Model& model, std::int32_t row, llama_token token,
                                std::int32_t alternatives) {
-  const float* logits = llama_get_logits_ith(model.context(), row);
-  CHECK(logits != nullptr);
+  const float* logits = model.logits(row).data();
   const std::int32_t vocabulary = llama_vocab_n_tokens(model.vocab());
   const float best = *std::max_element(logits, logits + vocabulary);
   double sum = 0;

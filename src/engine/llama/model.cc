@@ -10,6 +10,7 @@
 #include <ggml-cpu.h>
 #include <log.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "engine/llama/gguf_file.h"
 
@@ -68,6 +69,7 @@ Result<std::unique_ptr<Model>> Model::load(const LlamaOptions& options) {
   } else {
     if (auto done = model->load_template(options.chat_template); !done) return done.error();
     if (auto done = model->make_context(options); !done) return done.error();
+    model->first_bytes_.emplace(model->vocab());
   }
   if (auto done = model->warm_up(); !done) return done.error();
 
@@ -207,6 +209,12 @@ Status Model::warm_up() {
   }
   if (llama_memory_t memory = llama_get_memory(context_.get())) llama_memory_clear(memory, true);
   return {};
+}
+
+std::span<const float> Model::logits(std::int32_t row) const {
+  const float* logits = llama_get_logits_ith(context_.get(), row);
+  CHECK(logits != nullptr);
+  return {logits, static_cast<std::size_t>(llama_vocab_n_tokens(vocab_))};
 }
 
 std::uint32_t Model::batch_tokens() const {

@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 
 #include <llama-cpp.h>
 
 #include "base/result.h"
+#include "engine/llama/first_bytes.h"
 #include "engine/llama/llama_engine.h"
 #include "message/proto/link.pb.h"
 
@@ -28,8 +31,11 @@ class Model {
   llama_context* context() const { return context_.get(); }
   const llama_model* model() const { return model_.get(); }
   const llama_vocab* vocab() const { return vocab_; }
+  const FirstBytes& first_bytes() const { return *first_bytes_; }  // not of an embedding model
   const common_chat_templates* templates() const { return templates_.get(); }
   const v1::ModelInfo& info() const { return info_; }
+  // Row `row` of the last llama_decode, over the whole vocabulary. Valid until the next one.
+  std::span<const float> logits(std::int32_t row) const;
   // Tokens that one llama_decode may take.
   std::uint32_t batch_tokens() const;
 
@@ -63,6 +69,7 @@ class Model {
   llama_context_ptr context_;
   std::unique_ptr<common_chat_templates, FreeTemplates> templates_;
   const llama_vocab* vocab_ = nullptr;
+  std::optional<FirstBytes> first_bytes_;
   bool template_has_tools_ = false;
   bool template_has_calls_ = false;
   v1::ModelInfo info_;

@@ -27,7 +27,7 @@ struct GrammarRule {
   // Regular expressions; what their first group matches is where the grammar begins.
   std::vector<std::string> trigger_patterns;
   std::vector<llama_token> trigger_tokens;
-  std::string prefill;  // the grammar has this behind it already (the prompt's end)
+  std::string prefill;  // what the template wrote behind the prompt: the model may think already
   // Between these a lazy grammar sleeps: the model thinks. Empty: it doesn't.
   std::string think_start;
   std::string think_end;
@@ -40,9 +40,9 @@ struct Sampling {
   double min_p = 0.05;
   double presence_penalty = 0.0;  // over the answer's tokens, as OpenAI defines them
   double frequency_penalty = 0.0;
-  std::vector<std::pair<llama_token, float>> logit_bias;
+  std::vector<std::pair<llama_token, float>> logit_bias = {};
   std::uint64_t seed = 0;  // of choice 0; see seed_of_choice
-  GrammarRule grammar;
+  GrammarRule grammar = {};
 };
 
 // A request as the engine runs it; shared by its choices.

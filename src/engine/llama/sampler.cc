@@ -2,186 +2,136 @@
 
 #include <algorithm>
 #include <cmath>
-#include <exception>
-#include <string>
+#include <limits>
+#include <stdexcept>
 #include <utility>
 
-#include <fmt/format.h>
-#include <sampling.h>
-
 #include "engine/llama/argmax.h"
+#include "engine/llama/random.h"
 
 namespace waystation::engine {
 namespace {
 
-struct Draw {
-  std::uint64_t seed = 0;
-  std::uint64_t index = 0;  // of the answer's token that comes next
-};
-
-Draw& draw_of(const llama_sampler* sampler) {
-  return *static_cast<Draw*>(sampler->ctx);
-}
-
-// The SplitMix64 generator at position `index`.
-std::uint64_t random_at(std::uint64_t seed, std::uint64_t index) {
-  std::uint64_t z = seed + (index + 1) * 0x9e3779b97f4a7c15;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
-
-// Uniform in [0, 1).
-double uniform_at(const Draw& draw) {
-  return static_cast<double>(random_at(draw.seed, draw.index) >> 11) * 0x1.0p-53;
-}
+constexpr std::int32_t kPenaltyTokens = 1 << 16;  // the whole answer
 
 // Choice 0 answers as the only one would.
 std::uint64_t seed_of_choice(std::uint64_t seed, std::uint32_t choice) {
   return choice == 0 ? seed : random_at(seed, (std::uint64_t{choice} << 32));
 }
 
-void apply_draw(llama_sampler* sampler, llama_token_data_array* candidates) {
-  float best = candidates->data[0].logit;
-  for (std::size_t i = 1; i < candidates->size; ++i)
-    best = std::max(best, candidates->data[i].logit);
+// The place of the first of the likeliest.
+std::size_t likeliest(std::span<const llama_token_data> tokens) {
+  return static_cast<std::size_t>(std::ranges::max_element(tokens, {}, &llama_token_data::logit) -
+                                  tokens.begin());
+}
+
+// The place of the token at `part` of the sum of all weights.
+std::size_t draw(std::span<const llama_token_data> tokens, double part) {
+  const float best = tokens[likeliest(tokens)].logit;
   double sum = 0;
-  for (std::size_t i = 0; i < candidates->size; ++i) {
-    llama_token_data& candidate = candidates->data[i];
-    candidate.p = std::exp(candidate.logit - best);
-    sum += candidate.p;
-  }
-  double left = uniform_at(draw_of(sampler)) * sum;
+  for (const llama_token_data& token : tokens) sum += std::exp(token.logit - best);
+  double left = part * sum;
   std::size_t chosen = 0;
-  for (std::size_t i = 0; i < candidates->size; ++i) {
-    if (candidates->data[i].p <= 0) continue;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    const float weight = std::exp(tokens[i].logit - best);
+    if (weight <= 0) continue;
     chosen = i;
-    left -= candidates->data[i].p;
+    left -= weight;
     if (left < 0) break;
   }
-  candidates->selected = static_cast<std::int64_t>(chosen);
+  return chosen;
 }
 
-llama_sampler* clone_draw(const llama_sampler* sampler);
-
-llama_sampler_i* draw_interface() {
-  static llama_sampler_i interface = [] {
-    llama_sampler_i made{};
-    made.name = [](const llama_sampler*) { return "draw"; };
-    made.accept = [](llama_sampler* sampler, llama_token) { ++draw_of(sampler).index; };
-    made.apply = apply_draw;
-    made.reset = [](llama_sampler* sampler) { draw_of(sampler).index = 0; };
-    made.clone = clone_draw;
-    made.free = [](llama_sampler* sampler) { delete &draw_of(sampler); };
-    return made;
-  }();
-  return &interface;
+// The client's, and what the model must never write.
+std::vector<llama_logit_bias> biases_of(const llama_vocab* vocab, const Sampling& sampling) {
+  std::vector<llama_logit_bias> biases;
+  for (const auto& [token, bias] : sampling.logit_bias) biases.push_back({token, bias});
+  std::int32_t count = 0;
+  const llama_token* suppressed = llama_vocab_get_suppress_tokens(vocab, &count);
+  for (std::int32_t i = 0; i < count; ++i) {
+    biases.push_back({suppressed[i], -std::numeric_limits<float>::infinity()});
+  }
+  return biases;
 }
 
-llama_sampler* clone_draw(const llama_sampler* sampler) {
-  return llama_sampler_init(draw_interface(), new Draw(draw_of(sampler)));
+llama_sampler_ptr chain() {
+  llama_sampler_chain_params params = llama_sampler_chain_default_params();
+  params.no_perf = true;
+  return llama_sampler_ptr(llama_sampler_chain_init(params));
 }
 
-common_grammar_trigger trigger(common_grammar_trigger_type type, std::string value,
-                               llama_token token = LLAMA_TOKEN_NULL) {
-  common_grammar_trigger made;
-  made.type = type;
-  made.value = std::move(value);
-  made.token = token;
+llama_sampler_ptr adjust_by(const llama_vocab* vocab, const Sampling& sampling) {
+  llama_sampler_ptr made = chain();
+  const std::int32_t vocabulary = llama_vocab_n_tokens(vocab);
+  const std::vector<llama_logit_bias> biases = biases_of(vocab, sampling);
+  if (!biases.empty()) {
+    llama_sampler_chain_add(
+        made.get(), llama_sampler_init_logit_bias(
+                        vocabulary, static_cast<std::int32_t>(biases.size()), biases.data()));
+  }
+  if (sampling.presence_penalty != 0 || sampling.frequency_penalty != 0) {
+    llama_sampler_chain_add(
+        made.get(), llama_sampler_init_penalties(vocabulary, kPenaltyTokens, 1,
+                                                 static_cast<float>(sampling.frequency_penalty),
+                                                 static_cast<float>(sampling.presence_penalty)));
+  }
   return made;
 }
 
-void set_grammar(const Model& model, const GrammarRule& rule, common_params_sampling& params) {
-  if (rule.text.empty()) return;
-  params.grammar = common_grammar(
-      rule.prefill.empty() ? COMMON_GRAMMAR_TYPE_USER : COMMON_GRAMMAR_TYPE_TOOL_CALLS, rule.text);
-  params.generation_prompt = rule.prefill;
-  params.grammar_lazy = rule.lazy;
-  if (!rule.lazy) return;
-  if (!rule.think_start.empty() && !rule.think_end.empty()) {
-    params.reasoning_budget_start = common_tokenize(model.vocab(), rule.think_start, false, true);
-    params.reasoning_budget_end = {common_tokenize(model.vocab(), rule.think_end, false, true)};
-  }
-  for (const std::string& word : rule.triggers) {
-    params.grammar_triggers.push_back(trigger(COMMON_GRAMMAR_TRIGGER_TYPE_WORD, word));
-  }
-  for (const std::string& pattern : rule.trigger_patterns) {
-    params.grammar_triggers.push_back(trigger(COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN, pattern));
-  }
-  for (const llama_token token : rule.trigger_tokens) {
-    params.grammar_triggers.push_back(trigger(COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN, "", token));
-  }
-}
-
-common_params_sampling params_of(const Model& model, const Sampling& sampling) {
-  common_params_sampling params;
-  params.no_perf = true;
-  params.temp = static_cast<float>(sampling.temperature);
-  params.top_p = static_cast<float>(sampling.top_p);
-  params.top_k = sampling.top_k;
-  params.min_p = static_cast<float>(sampling.min_p);
-  params.penalty_present = static_cast<float>(sampling.presence_penalty);
-  params.penalty_freq = static_cast<float>(sampling.frequency_penalty);
-  params.penalty_last_n = 1 << 16;  // the whole answer
-  for (const auto& [token, bias] : sampling.logit_bias) params.logit_bias.push_back({token, bias});
-  params.samplers.clear();
-  if (sampling.presence_penalty != 0 || sampling.frequency_penalty != 0) {
-    params.samplers.push_back(COMMON_SAMPLER_TYPE_PENALTIES);
-  }
-  if (sampling.temperature > 0) {
-    if (sampling.top_k > 0) params.samplers.push_back(COMMON_SAMPLER_TYPE_TOP_K);
-    if (sampling.top_p < 1) params.samplers.push_back(COMMON_SAMPLER_TYPE_TOP_P);
-    if (sampling.min_p > 0) params.samplers.push_back(COMMON_SAMPLER_TYPE_MIN_P);
-    params.samplers.push_back(COMMON_SAMPLER_TYPE_TEMPERATURE);
-  }
-  set_grammar(model, sampling.grammar, params);
-  return params;
-}
-
-bool has_state(const Sampling& sampling) {
-  return sampling.temperature > 0 || sampling.presence_penalty != 0 ||
-         sampling.frequency_penalty != 0 || !sampling.grammar.text.empty() ||
-         !sampling.logit_bias.empty();
+llama_sampler_ptr truncate_by(const Sampling& sampling) {
+  llama_sampler_ptr made = chain();
+  const auto add = [&made](llama_sampler* one) { llama_sampler_chain_add(made.get(), one); };
+  if (sampling.top_k > 0) add(llama_sampler_init_top_k(sampling.top_k));
+  if (sampling.top_p < 1) add(llama_sampler_init_top_p(static_cast<float>(sampling.top_p), 0));
+  if (sampling.min_p > 0) add(llama_sampler_init_min_p(static_cast<float>(sampling.min_p), 0));
+  add(llama_sampler_init_temp(static_cast<float>(sampling.temperature)));
+  return made;
 }
 
 }  // namespace
 
-void Sampler::Free::operator()(common_sampler* sampler) const {
-  common_sampler_free(sampler);
-}
-
 Result<Sampler> Sampler::make(const Model& model, const Sampling& sampling, std::uint32_t choice) {
   Sampler made;
-  made.vocabulary_ = llama_vocab_n_tokens(model.vocab());
-  std::int32_t suppressed = 0;
-  llama_vocab_get_suppress_tokens(model.vocab(), &suppressed);
-  if (!has_state(sampling) && suppressed == 0) return made;
-
-  try {
-    common_params_sampling params = params_of(model, sampling);
-    made.chain_.reset(common_sampler_init(model.model(), params));
-  } catch (const std::exception& error) {
-    return Error{Code::kInvalidArgument, fmt::format("can't set up sampling: {}", error.what())};
+  made.seed_ = seed_of_choice(sampling.seed, choice);
+  made.choosing_ = {.top_k = static_cast<std::size_t>(std::max(sampling.top_k, 0)),
+                    .top_p = sampling.top_p,
+                    .min_p = sampling.min_p,
+                    .temperature = sampling.temperature};
+  if (!sampling.grammar.text.empty()) {
+    auto grammar = Grammar::make(model, sampling.grammar);
+    if (!grammar) return grammar.error();
+    made.grammar_ = std::move(*grammar);
   }
-  // Its last step draws from a generator that can't be set to a position; ours takes its place.
-  llama_sampler* chain = common_sampler_get(made.chain_.get());
-  llama_sampler_free(llama_sampler_chain_remove(chain, llama_sampler_chain_n(chain) - 1));
-  llama_sampler_chain_add(
-      chain,
-      sampling.temperature > 0
-          ? llama_sampler_init(draw_interface(), new Draw{seed_of_choice(sampling.seed, choice)})
-          : llama_sampler_init_greedy());
+  made.adjust_ = adjust_by(model.vocab(), sampling);
+  if (sampling.temperature > 0) made.truncate_ = truncate_by(sampling);
+  made.plain_ =
+      sampling.temperature == 0 && !made.grammar_ && llama_sampler_chain_n(made.adjust_.get()) == 0;
   return made;
 }
 
-llama_token Sampler::sample(llama_context* context, std::int32_t index) {
-  if (chain_) return common_sampler_sample(chain_.get(), context, index);
-  const float* logits = llama_get_logits_ith(context, index);
-  return static_cast<llama_token>(argmax({logits, static_cast<std::size_t>(vocabulary_)}));
+llama_token Sampler::sample(std::span<const float> logits) {
+  if (plain_) return static_cast<llama_token>(argmax(logits));
+  candidates_.resize(logits.size());
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    candidates_[i] = {static_cast<llama_token>(i), logits[i], 0};
+  }
+  llama_token_data_array tokens{candidates_.data(), candidates_.size(), -1, false};
+  llama_sampler_apply(adjust_.get(), &tokens);
+  if (grammar_ && grammar_->awake()) {
+    const llama_token token =
+        choose_allowed(*grammar_, choosing_, random_at(seed_, index_), candidates_);
+    if (token == LLAMA_TOKEN_NULL) throw std::runtime_error("no token fits the grammar");
+    return token;
+  }
+  if (choosing_.temperature == 0) return tokens.data[likeliest({tokens.data, tokens.size})].id;
+  llama_sampler_apply(truncate_.get(), &tokens);
+  return tokens.data[draw({tokens.data, tokens.size}, uniform(random_at(seed_, index_)))].id;
 }
 
 void Sampler::accept(llama_token token) {
-  if (chain_) common_sampler_accept(chain_.get(), token, true);
+  ++index_;
+  if (grammar_) grammar_->accept(token);
+  llama_sampler_accept(adjust_.get(), token);
 }
 
 }  // namespace waystation::engine

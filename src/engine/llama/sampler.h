@@ -3,36 +3,46 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
+#include <vector>
 
-#include <llama.h>
+#include <llama-cpp.h>
 
 #include "base/result.h"
+#include "engine/llama/allowed.h"
+#include "engine/llama/grammar.h"
 #include "engine/llama/prompt.h"
-
-struct common_sampler;
 
 namespace waystation::engine {
 
-// llama.cpp's samplers and grammars, with a last step of our own: the random number of the answer's
-// token i is a function of the seed and i. An answer that is resumed after k accepted tokens
-// therefore draws what the undisturbed one would have drawn, at any temperature.
+// The random number of the answer's token i is a function of the seed and i. An answer that is
+// resumed after k accepted tokens therefore draws what the undisturbed one would have drawn, at any
+// temperature. The order of things: biases, penalties, grammar, top_k, top_p, min_p, temperature,
+// draw.
 class Sampler {
  public:
   // kInvalidArgument when the grammar can't be parsed.
   static Result<Sampler> make(const Model& model, const Sampling& sampling, std::uint32_t choice);
 
-  // The next token, from row `index` of the context's logits. Not accepted yet.
-  llama_token sample(llama_context* context, std::int32_t index);
-  // Counts `token` as generated: penalties, grammar and the random numbers go on from it.
+  // The next token, from the logits of the whole vocabulary. Not accepted yet. Throws when the
+  // grammar has no way on.
+  llama_token sample(std::span<const float> logits);
+  // Counts `token` as generated: penalties, grammar and the random numbers go on from it. Throws
+  // when the grammar can't take it.
   void accept(llama_token token);
 
- private:
-  struct Free {
-    void operator()(common_sampler* sampler) const;
-  };
+  // How many tokens were held against the grammar.
+  std::uint64_t checked() const { return grammar_ ? grammar_->checked() : 0; }
 
-  std::unique_ptr<common_sampler, Free> chain_;  // null: greedy, with nothing that has a state
-  std::int32_t vocabulary_ = 0;
+ private:
+  bool plain_ = true;                 // greedy, with nothing that has a state
+  llama_sampler_ptr adjust_;          // biases and penalties
+  llama_sampler_ptr truncate_;        // top_k to temperature
+  std::unique_ptr<Grammar> grammar_;  // or null
+  Choosing choosing_;
+  std::uint64_t seed_ = 0;
+  std::uint64_t index_ = 0;  // of the answer's token that comes next
+  std::vector<llama_token_data> candidates_;
 };
 
 }  // namespace waystation::engine
