@@ -260,7 +260,7 @@ TEST_F(SamplerTest, AsksTheGrammarAboutFewTokens) {
                                   "<|im_start|>assistant\n",
                                   false, true);
     std::uint64_t count = 0;
-    while (count < 60) {
+    while (count < 40) {
       ASSERT_EQ(llama_decode(model_->context(),
                              llama_batch_get_one(tokens.data(), static_cast<int>(tokens.size()))),
                 0);
