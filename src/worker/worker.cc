@@ -19,12 +19,14 @@ namespace {
 
 constexpr TimeMs kAwayMs = 1000;  // woken so much too late, the machine had no time for us
 
-TimeMs steady_ms() { return SystemClock().steady_us() / 1000; }
+const SystemClock kSystemClock;
 
 }  // namespace
 
 Worker::Worker(WorkerOptions options, engine::Engine& engine)
-    : options_(std::move(options)), engine_(engine) {}
+    : options_(std::move(options)),
+      engine_(engine),
+      clock_(options_.clock != nullptr ? *options_.clock : kSystemClock) {}
 
 v1::Hello Worker::hello() const {
   v1::Hello hello;
@@ -69,6 +71,25 @@ bool Worker::wait_before_retry(TimeMs backoff_ms) {
 }
 
 Status Worker::run_session() {
+  if (Status begun = begin(); !begun) return begun;
+  std::thread pulse_thread([this] { pulse(); });
+  std::optional<Status> ended;
+  while (!ended) {
+    wait_for_news();
+    ended = turn();
+  }
+  drop_everything();
+  {
+    std::lock_guard lock(mutex_);
+    stop_pulse_ = true;
+    pulse_due_.notify_all();
+  }
+  pulse_thread.join();
+  transport_.reset();  // writes what is left, and no event comes after it
+  return *ended;
+}
+
+Status Worker::begin() {
   welcomed_ = false;
   leave_until_ms_ = 0;
   gave_back_ = false;
@@ -78,57 +99,53 @@ Status Worker::run_session() {
     inbox_.clear();
     lost_.reset();
     stop_pulse_ = false;
+    beat_due_ms_ = steady_ms();
   }
   auto transport = options_.connect(*this);
   if (!transport) return transport.error();
-  (*transport)->send(session_->hello());  // nothing else touches the session's constant Hello
-  std::thread pulse_thread([this, &transport] { pulse(**transport); });
-  Status ended = serve(**transport);
-  drop_everything();
+  transport_ = std::move(*transport);
+  transport_->send(session_->hello());  // nothing else touches the session's constant Hello
+  return {};
+}
+
+std::optional<Status> Worker::turn() {
+  std::vector<link::News> news;
   {
     std::lock_guard lock(mutex_);
-    stop_pulse_ = true;
-    pulse_due_.notify_all();
+    if (lost_) return *lost_;
+    news.swap(inbox_);
   }
-  pulse_thread.join();
-  transport->reset();  // writes what is left, and no event comes after it
-  return ended;
+  v1::Step step;
+  handle(news, step);
+  if (!engine_.idle() && engine_.wait_us() <= 0) engine_.step(step);
+  send_step(std::move(step));
+  if (left()) return Status();
+  return std::nullopt;
 }
 
-Status Worker::serve(link::WorkerTransport& transport) {
-  std::vector<link::News> news;
-  while (true) {
-    if (!take_news(news)) {
-      std::lock_guard lock(mutex_);
-      return *lost_;
-    }
-    v1::Step step;
-    handle(news, step);
-    if (!engine_.idle() && engine_.wait_us() <= 0) engine_.step(step);
-    send_step(transport, std::move(step));
-    if (left(transport)) return {};
-  }
+void Worker::hang_up() {
+  drop_everything();
+  transport_.reset();
 }
 
-bool Worker::take_news(std::vector<link::News>& news) {
-  news.clear();
+std::int64_t Worker::wait_us() const {
+  const std::int64_t wait_us = engine_.idle() ? -1 : engine_.wait_us();
+  if (leave_until_ms_ == 0 || gave_back_) return wait_us;
+  const std::int64_t grace_us = std::max<TimeMs>(0, leave_until_ms_ - steady_ms()) * 1000;
+  return wait_us < 0 ? grace_us : std::min(wait_us, grace_us);
+}
+
+void Worker::wait_for_news() {
   std::unique_lock lock(mutex_);
   const auto something = [this] {
     return lost_ || !inbox_.empty() || (leave_ && leave_until_ms_ == 0);
   };
-  std::int64_t wait_us = engine_.idle() ? -1 : engine_.wait_us();
-  if (leave_until_ms_ > 0 && !gave_back_) {
-    const std::int64_t grace_us = std::max<TimeMs>(0, leave_until_ms_ - steady_ms()) * 1000;
-    wait_us = wait_us < 0 ? grace_us : std::min(wait_us, grace_us);
-  }
-  if (wait_us < 0) {
+  const std::int64_t limit_us = wait_us();
+  if (limit_us < 0) {
     news_.wait(lock, something);
-  } else if (wait_us > 0) {
-    news_.wait_for(lock, std::chrono::microseconds(wait_us), something);
+  } else if (limit_us > 0) {
+    news_.wait_for(lock, std::chrono::microseconds(limit_us), something);
   }
-  if (lost_) return false;
-  news.swap(inbox_);
-  return true;
 }
 
 void Worker::handle(std::vector<link::News>& news, v1::Step& step) {
@@ -153,7 +170,7 @@ void Worker::handle(std::vector<link::News>& news, v1::Step& step) {
   }
 }
 
-bool Worker::left(link::WorkerTransport& transport) {
+bool Worker::left() {
   std::optional<v1::WorkerMessage> leaving;
   std::vector<v1::Fence> give_back;
   {
@@ -170,13 +187,13 @@ bool Worker::left(link::WorkerTransport& transport) {
       give_back = session_->in_flight();
     }
   }
-  if (leaving) transport.send(std::move(*leaving));
+  if (leaving) transport_->send(std::move(*leaving));
   for (const v1::Fence& fence : give_back) engine_.cancel(fence);
   std::lock_guard lock(mutex_);
   return session_->in_flight_count() == 0;
 }
 
-void Worker::send_step(link::WorkerTransport& transport, v1::Step&& step) {
+void Worker::send_step(v1::Step&& step) {
   if (step.outputs_size() == 0) return;
   {
     std::lock_guard lock(mutex_);
@@ -185,7 +202,7 @@ void Worker::send_step(link::WorkerTransport& transport, v1::Step&& step) {
   if (step.outputs_size() == 0) return;
   v1::WorkerMessage message;
   *message.mutable_step() = std::move(step);
-  if (transport.send(std::move(message))) return;
+  if (transport_->send(std::move(message))) return;
   std::lock_guard lock(mutex_);
   lose(Error{Code::kUnavailable, "the connection to the server is gone"});
 }
@@ -230,31 +247,42 @@ void Worker::lose(Error why) {
   pulse_due_.notify_all();
 }
 
-void Worker::pulse(link::WorkerTransport& transport) {
+void Worker::pulse() {
   std::unique_lock lock(mutex_);
-  TimeMs due_ms = steady_ms();
+  while (const TimeMs wait_ms = beat(lock)) {
+    pulse_due_.wait_for(lock, std::chrono::milliseconds(wait_ms));
+  }
+}
+
+TimeMs Worker::beat() {
+  std::unique_lock lock(mutex_);
+  return beat(lock);
+}
+
+TimeMs Worker::beat(std::unique_lock<std::mutex>& lock) {
   while (!stop_pulse_ && !lost_) {
     const TimeMs now_ms = steady_ms();
     // What came while we were away isn't read yet.
-    if (now_ms - due_ms > kAwayMs) session_->excuse(now_ms);
+    if (now_ms - beat_due_ms_ > kAwayMs) session_->excuse(now_ms);
     if (now_ms >= session_->expires_at_ms()) {
       lose(Error{Code::kUnavailable, "the server was silent for longer than the lease"});
       lock.unlock();
-      transport.close();  // wakes an engine thread that waits for room to send
-      return;
+      transport_->close();  // wakes an engine thread that waits for room to send
+      return 0;
     }
     v1::Heartbeat load;
     load.set_active(static_cast<std::uint32_t>(session_->in_flight_count()));
     if (auto beat = session_->heartbeat(load, now_ms)) {
       lock.unlock();
-      transport.send_if_room(std::move(*beat));
+      transport_->send_if_room(std::move(*beat));
       lock.lock();
       continue;
     }
     const TimeMs wait_ms = std::max<TimeMs>(1, session_->next_due_ms() - now_ms);
-    due_ms = now_ms + wait_ms;
-    pulse_due_.wait_for(lock, std::chrono::milliseconds(wait_ms));
+    beat_due_ms_ = now_ms + wait_ms;
+    return wait_ms;
   }
+  return 0;
 }
 
 Status die_with_parent(pid_t parent) {
@@ -275,9 +303,8 @@ Status run_worker(const WorkerOptions& options, engine::Engine& engine) {
   }
   Worker worker(options, engine);
   if (!options.handle_signals) return worker.run();
-  SignalWatch signals([&worker](int signal) {
-    worker.leave(signal == SIGINT ? "SIGINT" : "SIGTERM");
-  });
+  SignalWatch signals(
+      [&worker](int signal) { worker.leave(signal == SIGINT ? "SIGINT" : "SIGTERM"); });
   return worker.run();
 }
 

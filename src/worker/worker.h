@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/ids.h"
 #include "base/result.h"
 #include "engine/engine.h"
@@ -45,7 +46,8 @@ struct WorkerOptions {
   TimeMs welcome_ms = 5'000;  // how long to wait for the server's answer to Hello
   TimeMs backoff_min_ms = 100;
   TimeMs backoff_max_ms = 10'000;
-  bool handle_signals = true;  // SIGTERM, SIGINT: leave; the second one: exit at once
+  bool handle_signals = true;    // SIGTERM, SIGINT: leave; the second one: exit at once
+  const Clock* clock = nullptr;  // null: the machine's; run() waits by that one anyway
 };
 
 class Worker final : private link::WorkerEvents {
@@ -61,28 +63,46 @@ class Worker final : private link::WorkerEvents {
   // return. Any thread.
   void leave(std::string reason);
 
+  // ---- A session by hand: what run() is made of, without its threads and its waiting. For the
+  // simulator, which calls all of it from one thread.
+  // ----------------------------------------------
+
+  // Connects and says Hello.
+  Status begin();
+  // One round of the engine's thread. Gives how the session ended, nothing while it goes on.
+  std::optional<Status> turn();
+  // Microseconds until turn() has something to do; below 0: not before news come.
+  std::int64_t wait_us() const;
+  // One round of the pulse's thread. Milliseconds until the next one; 0: the session is lost.
+  TimeMs beat();
+  // After the end: drops what was running and closes the connection.
+  void hang_up();
+
  private:
   void on_message(v1::ServerMessage message) override;
   void on_disconnected(std::string reason) override;
 
   Status run_session();
-  Status serve(link::WorkerTransport& transport);
-  // Waits until there is something to do. False when the session is lost.
-  bool take_news(std::vector<link::News>& news);
+  // Waits until there is something to do, or the session is lost.
+  void wait_for_news();
   void handle(std::vector<link::News>& news, v1::Step& step);
   // Says Leaving when asked to; after the grace time cancels what is left. True when all is done.
-  bool left(link::WorkerTransport& transport);
+  bool left();
   // Sends what the session still wants to hear of `step`.
-  void send_step(link::WorkerTransport& transport, v1::Step&& step);
+  void send_step(v1::Step&& step);
   void drop_everything();
-  void pulse(link::WorkerTransport& transport);
+  void pulse();
+  // With the mutex held, but for the moments of sending.
+  TimeMs beat(std::unique_lock<std::mutex>& lock);
   void lose(Error why);  // with the mutex held; the first reason stays
+  TimeMs steady_ms() const { return clock_.steady_us() / 1000; }
   v1::Hello hello() const;
   // False when asked to leave meanwhile.
   bool wait_before_retry(TimeMs backoff_ms);
 
   const WorkerOptions options_;
   engine::Engine& engine_;
+  const Clock& clock_;
 
   std::mutex mutex_;
   std::condition_variable news_;       // for the engine's thread
@@ -92,6 +112,10 @@ class Worker final : private link::WorkerEvents {
   std::optional<Error> lost_;      // the session's end
   std::optional<std::string> leave_;
   bool stop_pulse_ = false;
+
+  // Made and reset by the engine's thread, while no pulse beats.
+  std::unique_ptr<link::WorkerTransport> transport_;
+  TimeMs beat_due_ms_ = 0;  // the pulse's
 
   // The engine's thread only.
   bool welcomed_ = false;
