@@ -27,10 +27,11 @@ class FaultyFile final : public File {
       : fs_(fs), path_(std::move(path)), inode_(std::move(inode)), generation_(fs.generation_) {}
 
   Status write_at(std::uint64_t offset, std::string_view data) override {
+    const auto asked = fs_.ask(Fs::Op::kWrite, path_);
     std::lock_guard lock(fs_.mutex_);
     if (auto alive = check_alive(); !alive) return alive;
     auto fault = Fs::Fault::kIo;
-    auto allowed = fs_.check(Fs::Op::kWrite, path_, &fault);
+    auto allowed = fs_.check(Fs::Op::kWrite, path_, asked, &fault);
     if (!allowed && fault == Fs::Fault::kIo) return allowed;
     if (!allowed) data = data.substr(0, data.size() / 2);
     change({.offset = offset, .data = std::string(data)});
@@ -38,9 +39,10 @@ class FaultyFile final : public File {
   }
 
   Result<std::size_t> read_at(std::uint64_t offset, char* out, std::size_t size) const override {
+    const auto asked = fs_.ask(Fs::Op::kRead, path_);
     std::lock_guard lock(fs_.mutex_);
     if (auto alive = check_alive(); !alive) return alive.error();
-    if (auto allowed = fs_.check(Fs::Op::kRead, path_); !allowed) return allowed.error();
+    if (auto allowed = fs_.check(Fs::Op::kRead, path_, asked); !allowed) return allowed.error();
     if (offset >= inode_->current.size()) return std::size_t{0};
     const std::size_t n = std::min<std::size_t>(size, inode_->current.size() - offset);
     std::memcpy(out, inode_->current.data() + offset, n);
@@ -59,17 +61,19 @@ class FaultyFile final : public File {
   Status sync() override { return sync_as(Fs::Op::kSync); }
 
   Status allocate(std::uint64_t size) override {
+    const auto asked = fs_.ask(Fs::Op::kAllocate, path_);
     std::lock_guard lock(fs_.mutex_);
     if (auto alive = check_alive(); !alive) return alive;
-    if (auto allowed = fs_.check(Fs::Op::kAllocate, path_); !allowed) return allowed;
+    if (auto allowed = fs_.check(Fs::Op::kAllocate, path_, asked); !allowed) return allowed;
     if (size > inode_->current.size()) change({.resize = true, .offset = size, .data = {}});
     return {};
   }
 
   Status truncate(std::uint64_t size) override {
+    const auto asked = fs_.ask(Fs::Op::kTruncate, path_);
     std::lock_guard lock(fs_.mutex_);
     if (auto alive = check_alive(); !alive) return alive;
-    if (auto allowed = fs_.check(Fs::Op::kTruncate, path_); !allowed) return allowed;
+    if (auto allowed = fs_.check(Fs::Op::kTruncate, path_, asked); !allowed) return allowed;
     change({.resize = true, .offset = size, .data = {}});
     return {};
   }
@@ -89,9 +93,10 @@ class FaultyFile final : public File {
     inode_->pending.push_back(std::move(change));
   }
   Status sync_as(Fs::Op op) {
+    const auto asked = fs_.ask(op, path_);
     std::lock_guard lock(fs_.mutex_);
     if (auto alive = check_alive(); !alive) return alive;
-    auto allowed = fs_.check(op, path_);
+    auto allowed = fs_.check(op, path_, asked);
     if (allowed) {
       for (const Fs::Change& change : inode_->pending) Fs::apply(inode_->durable, change);
     }
@@ -120,12 +125,25 @@ class FaultyLock final : public FileLock {
   const std::uint64_t generation_;
 };
 
-Status FaultyFileSystem::check(Op op, const std::string& path, Fault* fault) {
+std::optional<FaultyFileSystem::Fault> FaultyFileSystem::ask(Op op, const std::string& path) const {
+  Watch watch;
+  {
+    std::lock_guard lock(mutex_);
+    watch = watch_;
+  }
+  return watch ? watch(op, path) : std::nullopt;
+}
+
+Status FaultyFileSystem::check(Op op, const std::string& path, std::optional<Fault> asked,
+                               Fault* fault) {
   ++counts_[op];
   const auto planned = faults_.find(op);
-  if (planned == faults_.end() || --planned->second.first > 0) return {};
-  const Fault what = planned->second.second;
-  faults_.erase(planned);
+  if (planned != faults_.end() && --planned->second.first == 0) {
+    asked = planned->second.second;
+    faults_.erase(planned);
+  }
+  if (!asked) return {};
+  const Fault what = *asked;
   if (fault != nullptr) *fault = what;
   if (what == Fault::kNoSpace) return io_error("no space left for " + path);
   if (what == Fault::kShortWrite) return io_error("short write to " + path);
@@ -143,8 +161,9 @@ void FaultyFileSystem::apply(std::string& content, const Change& change) {
 }
 
 Result<std::unique_ptr<File>> FaultyFileSystem::open(const std::string& path, OpenMode mode) {
+  const auto asked = ask(Op::kOpen, path);
   std::lock_guard lock(mutex_);
-  if (auto allowed = check(Op::kOpen, path); !allowed) return allowed.error();
+  if (auto allowed = check(Op::kOpen, path, asked); !allowed) return allowed.error();
   auto found = names_.find(path);
   if (mode != OpenMode::kCreate) {
     if (found == names_.end())
@@ -160,8 +179,9 @@ Result<std::unique_ptr<File>> FaultyFileSystem::open(const std::string& path, Op
 }
 
 Status FaultyFileSystem::rename(const std::string& from, const std::string& to) {
+  const auto asked = ask(Op::kRename, to);
   std::lock_guard lock(mutex_);
-  if (auto allowed = check(Op::kRename, to); !allowed) return allowed;
+  if (auto allowed = check(Op::kRename, to, asked); !allowed) return allowed;
   const auto found = names_.find(from);
   if (found == names_.end()) return Error{Code::kNotFound, "can't rename " + from};
   auto inode = found->second;
@@ -172,16 +192,18 @@ Status FaultyFileSystem::rename(const std::string& from, const std::string& to) 
 }
 
 Status FaultyFileSystem::remove(const std::string& path) {
+  const auto asked = ask(Op::kRemove, path);
   std::lock_guard lock(mutex_);
-  if (auto allowed = check(Op::kRemove, path); !allowed) return allowed;
+  if (auto allowed = check(Op::kRemove, path, asked); !allowed) return allowed;
   if (names_.erase(path) == 0) return Error{Code::kNotFound, "can't remove " + path};
   pending_names_.push_back({.erase = path, .set = {}, .inode = nullptr});
   return {};
 }
 
 Status FaultyFileSystem::sync_dir(const std::string& dir) {
+  const auto asked = ask(Op::kSyncDir, dir);
   std::lock_guard lock(mutex_);
-  if (auto allowed = check(Op::kSyncDir, dir); !allowed) return allowed;
+  if (auto allowed = check(Op::kSyncDir, dir, asked); !allowed) return allowed;
   std::erase_if(pending_names_, [&](const NameChange& change) {
     if (parent_of(change.set.empty() ? change.erase : change.set) != dir) return false;
     if (!change.erase.empty()) durable_names_.erase(change.erase);
@@ -232,6 +254,30 @@ std::uint64_t FaultyFileSystem::count(Op op) const {
 void FaultyFileSystem::on_sync_data(std::function<void()> hook) {
   std::lock_guard lock(mutex_);
   sync_hook_ = std::move(hook);
+}
+
+void FaultyFileSystem::watch(Watch watch) {
+  std::lock_guard lock(mutex_);
+  watch_ = std::move(watch);
+}
+
+std::unique_ptr<FaultyFileSystem> FaultyFileSystem::clone() const {
+  std::lock_guard lock(mutex_);
+  auto copy = std::make_unique<FaultyFileSystem>();
+  std::map<const Inode*, std::shared_ptr<Inode>> copies;
+  const auto copied = [&](const std::shared_ptr<Inode>& inode) {
+    if (inode == nullptr) return inode;
+    auto& made = copies[inode.get()];
+    if (made == nullptr) made = std::make_shared<Inode>(*inode);
+    return made;
+  };
+  for (const auto& [path, inode] : names_) copy->names_[path] = copied(inode);
+  for (const auto& [path, inode] : durable_names_) copy->durable_names_[path] = copied(inode);
+  for (const NameChange& change : pending_names_) {
+    copy->pending_names_.push_back({change.erase, change.set, copied(change.inode)});
+  }
+  copy->dirs_ = dirs_;
+  return copy;
 }
 
 void FaultyFileSystem::kill() {

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -54,11 +55,16 @@ class FaultyFileSystem final : public FileSystem {
   std::uint64_t count(Op op) const;
   // Called in every sync_data(), before it takes effect and without a lock held.
   void on_sync_data(std::function<void()> hook);
+  // Called before every operation, without a lock held; a fault that it gives happens to it.
+  using Watch = std::function<std::optional<Fault>(Op op, const std::string& path)>;
+  void watch(Watch watch);
 
   // The process is killed: open files and locks are gone (their users get errors), content stays.
   void kill();
   // The machine loses power: as kill(), and an unsynced subset chosen by `seed` is lost.
   void crash(std::uint64_t seed);
+  // What is on it, as it is: also what isn't synced. Without its faults, hooks, locks and handles.
+  std::unique_ptr<FaultyFileSystem> clone() const;
 
   std::vector<std::string> paths() const;
   std::string contents(const std::string& path) const;
@@ -85,8 +91,10 @@ class FaultyFileSystem final : public FileSystem {
     std::shared_ptr<Inode> inode;
   };
 
+  // Without mutex_ held: the watch may take its time, and look at other files.
+  std::optional<Fault> ask(Op op, const std::string& path) const;
   // All with mutex_ held.
-  Status check(Op op, const std::string& path, Fault* fault = nullptr);
+  Status check(Op op, const std::string& path, std::optional<Fault> asked, Fault* fault = nullptr);
   static void apply(std::string& content, const Change& change);
   void lose_names(std::mt19937_64& random);
   static void lose_content(Inode& inode, double keep, std::mt19937_64& random);
@@ -100,6 +108,7 @@ class FaultyFileSystem final : public FileSystem {
   std::map<Op, std::uint64_t> counts_;
   std::map<Op, std::pair<int, Fault>> faults_;
   std::function<void()> sync_hook_;
+  Watch watch_;
   std::uint64_t generation_ = 0;  // handles of earlier ones are dead
 };
 

@@ -44,6 +44,7 @@ Result<std::unique_ptr<FileJournal>> FileJournal::open(Options options) {
   if (options.durability == Durability::kNone) {
     return Error{Code::kInvalidArgument, "durability none keeps nothing in files", "durability"};
   }
+  CHECK(options.executor == nullptr || options.durability == Durability::kDisk);
   FileSystem& file_system = *options.file_system;
   while (options.dir.size() > 1 && options.dir.ends_with('/')) options.dir.pop_back();
   if (auto made = file_system.make_dir(options.dir); !made) return made.error();
@@ -80,11 +81,13 @@ FileJournal::FileJournal(Options options, std::unique_ptr<FileLock> lock,
       encoder_(options_.compress_above_bytes),
       writer_(std::move(recovered.writer)),
       previous_crc_(recovered.previous_crc),
-      last_time_ms_(recovered.last_time_ms),
-      thread_([this] {
-        name_this_thread("journal");
-        run();
-      }) {}
+      last_time_ms_(recovered.last_time_ms) {
+  if (options_.executor != nullptr) return;
+  thread_ = std::thread([this] {
+    name_this_thread("journal");
+    run();
+  });
+}
 
 FileJournal::~FileJournal() {
   {
@@ -92,7 +95,11 @@ FileJournal::~FileJournal() {
     stopping_ = true;
   }
   wake_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) {
+    thread_.join();
+  } else {
+    write_out(queue_, false, true);
+  }
 }
 
 LogIndex FileJournal::append(std::vector<std::string> records, TimeMs now_ms) {
@@ -109,7 +116,11 @@ LogIndex FileJournal::append(std::vector<std::string> records, TimeMs now_ms) {
     first = queue_.empty();
     queue_.push_back({base, std::move(records), now_ms, bytes});
   }
-  if (first) wake_.notify_one();
+  if (first && options_.executor != nullptr) {
+    options_.executor->run([this] { step(); });
+  } else if (first) {
+    wake_.notify_one();
+  }
   return base;
 }
 
@@ -126,14 +137,28 @@ void FileJournal::run() {
       sync = std::exchange(sync_wanted_, false);
       stop = stopping_;
     }
-    if (!failed_) {
-      Status done = commit(taken);
-      if (done && sync) done = sync_to(durable_index());
-      if (done && stop) done = write_closing_mark();
-      if (!done) fail(std::move(done.error()));
-    }
-    taken.clear();
+    write_out(taken, sync, stop);
   }
+}
+
+// A round without a thread: the executor calls it after the first append of a group.
+void FileJournal::step() {
+  std::vector<Pending> taken;
+  {
+    std::lock_guard lock(mutex_);
+    taken.swap(queue_);
+  }
+  write_out(taken, false, false);
+}
+
+void FileJournal::write_out(std::vector<Pending>& taken, bool sync, bool stop) {
+  if (!failed_) {
+    Status done = commit(taken);
+    if (done && sync) done = sync_to(durable_index());
+    if (done && stop) done = write_closing_mark();
+    if (!done) fail(std::move(done.error()));
+  }
+  taken.clear();
 }
 
 // The answers to the last group often make the next one: its first append must not go alone, with

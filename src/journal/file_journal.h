@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/executor.h"
 #include "base/meter.h"
 #include "journal/checkpoint_store.h"
 #include "journal/file_system.h"
@@ -22,8 +23,9 @@ namespace waystation::journal {
 struct Recovered;
 
 // One folder, one process. Owns one thread, the journal's, which alone writes the log: it takes
-// what is queued, writes it in one call, syncs once and reports. The destructor writes and reports
-// what is still queued; so what the callbacks touch must outlive the journal.
+// what is queued, writes it in one call, syncs once and reports. (With Options::executor that is
+// the thread.) The destructor writes and reports what is still queued; so what the callbacks touch
+// must outlive the journal.
 class FileJournal final : public Journal {
  public:
   struct Options {
@@ -35,6 +37,9 @@ class FileJournal final : public Journal {
     FileSystem* file_system = nullptr;  // required; outlives the journal
     Meter* meter = nullptr;             // required; outlives the journal
     std::uint64_t new_journal_id = 0;   // 0: random. Set it for reproducible bytes
+    // Where the log is written, in place of a thread of its own: one task at a time, none of which
+    // may run once the journal is gone. So the simulator decides when. With durability kDisk only.
+    Executor* executor = nullptr;
   };
 
   // Recovers what is there (see docs/formats/journal.md) and starts the thread. kBusy: another
@@ -80,6 +85,8 @@ class FileJournal final : public Journal {
 
   // All on the journal's thread.
   void run();
+  void step();
+  void write_out(std::vector<Pending>& taken, bool sync, bool stop);
   void gather(std::unique_lock<std::mutex>& lock);
   Status commit(std::vector<Pending>& batches);
   Status flush();
