@@ -331,6 +331,14 @@ void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
   for (const ledger::EventPosition& position : request->positions) {
     if (position.index <= visible) positions.push_back(position.index);
   }
+  if (positions.empty() && request->event_count > 0) {
+    // It was carried over just now: where it is to be read isn't durable yet.
+    when_durable([this, id, from, reader = std::move(reader)](const Error* lost) mutable {
+      if (lost == nullptr) return join(id, from, std::move(reader));
+      reader->on_interrupted(*lost);
+    });
+    return;
+  }
   loading_.insert(reader.get());
   deps_.background.run(
       [this, id, from, reader = std::move(reader), positions = std::move(positions)]() mutable {

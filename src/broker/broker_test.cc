@@ -424,6 +424,48 @@ TEST(BrokerTest, AtTheSizeLimitNewWorkIsRefusedRatherThanKeysForgotten) {
   EXPECT_TRUE(station.broker->health().ready);
 }
 
+TEST(BrokerTest, AReaderThatComesWhileItsRequestIsCarriedOverGetsAllOfIt) {
+  Config config;
+  config.hub_bytes_max = 0;  // what has ended is read from the journal
+  config.journal_bytes_max = 5'000;
+  Station station(false, config);
+  auto worker = station.worker("w", "m", 2);
+  station.sync();
+  std::vector<RequestId> ids;
+  const auto submit = [&](const std::string& key) {
+    Submission submission = Station::submission_of("m");
+    submission.envelope.set_idempotencykey(key);
+    ASSERT_TRUE(station.broker->submit(std::move(submission),
+                                       [&](Result<Submitted> got) { ids.push_back(got->id); }));
+    station.settle();
+    station.sync();
+  };
+  for (std::size_t i = 0; i < 40; ++i) {
+    submit("key " + std::to_string(i));
+    worker->produce(i, 3);
+    station.settle();
+    worker->finish(i);
+    station.settle();
+    station.sync();
+  }
+  submit("another");
+  station.clock.advance_ms(1000);
+  station.settle();  // the checkpoint without which nothing is carried
+
+  worker->produce(40, 1);
+  station.settle();  // something that isn't durable, so that the reader waits
+  auto reader = station.attach(ids.front());
+  const LogIndex seen{station.journal->next_index().value - 1};
+  station.clock.advance_ms(1000);
+  station.settle();  // carries the oldest requests over
+  ASSERT_GT(station.journal->next_index().value - 1, seen.value);
+  station.journal->make_durable_up_to(seen);
+  station.settle();
+  station.sync();
+  EXPECT_EQ(reader->text, "t0 t1 t2 ");
+  EXPECT_TRUE(reader->ending);
+}
+
 TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
   Station station;
   auto worker = station.worker("w", "m", 1);

@@ -23,6 +23,7 @@ class Gate {
     if (failure_) {
       effect(&*failure_);
     } else if (waiting_.empty() && seen <= durable_) {
+      if (passing_ < seen) passing_ = seen;
       effect(nullptr);
     } else {
       waiting_.emplace_back(seen, std::move(effect));
