@@ -358,11 +358,14 @@ void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
     reader->on_interrupted(request == nullptr || request->erased ? gone() : history.error());
     return;
   }
+  const Sequence loaded = history->empty() ? 0 : history->back()->end();
   if (hub_.holds(id)) {
     hub_.load(id, *history);
     if (!hub_.attach(id, from, reader)) join(id, from, std::move(reader));
   } else if (request->live() && !gate_.failed()) {
     join(id, from, std::move(reader));  // its acceptance is on its way through the gate
+  } else if (loaded < request->event_count) {
+    join(id, from, std::move(reader));  // it has gone on and ended since, and the hub let it go
   } else {
     hub_.open(id, 0);
     for (const stream::BlockPtr& block : *history) hub_.append(id, block);

@@ -466,6 +466,31 @@ TEST(BrokerTest, AReaderThatComesWhileItsRequestIsCarriedOverGetsAllOfIt) {
   EXPECT_TRUE(reader->ending);
 }
 
+TEST(BrokerTest, ARequestThatEndsWhileItsHistoryIsReadIsReadAgain) {
+  Config config;
+  config.hub_bytes_max = 0;  // what has ended is not held
+  Station station(true, config);
+  auto worker = station.worker("w", "m");
+  const auto id = station.submit("m")->id;
+  worker->produce(0, 2);
+  station.settle();
+  station.restart();
+  auto second = station.worker("w2", "m");
+
+  auto reader = std::make_shared<TestReader>();
+  ASSERT_TRUE(station.broker->attach("default", id, 0, reader, [](Result<RequestView>) {}));
+  station.broker->turn(std::chrono::milliseconds(0));  // reads what there is, in the background
+  second->produce(0, 2);
+  second->finish(0);
+  station.link->deliver_all();
+  station.broker->turn(std::chrono::milliseconds(0));
+  station.broker->turn(std::chrono::milliseconds(0));
+  station.settle();
+  EXPECT_EQ(reader->text, "t0 t1 t2 t3 ");
+  EXPECT_TRUE(reader->ending);
+  EXPECT_EQ(station.attach(id)->text, "t0 t1 t2 t3 ");
+}
+
 TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
   Station station;
   auto worker = station.worker("w", "m", 1);

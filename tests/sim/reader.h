@@ -31,7 +31,11 @@ class JudgingReader : public stream::Reader {
     return true;
   }
   void on_end(const stream::Ending& ending) override {
-    if (ending.sequence != next_) history_.violated("I3", name_ + " missed the last events");
+    if (ending.sequence != next_) {
+      history_.violated("I3", name_ + " was told the end at event " +
+                                  std::to_string(ending.sequence) + " after " +
+                                  std::to_string(next_) + " events");
+    }
     checker_.saw_ending(id_, ending);
     history_.note(name_ + ": read to its end, " + v1::RequestState_Name(ending.state));
   }

@@ -5,8 +5,11 @@
 //   simulate --minutes 5                    fresh ones until the time is up
 //
 // Ends with 1 at the first seed that breaks an invariant, having printed how to see it again.
+#include <unistd.h>
+
 #include <chrono>
 #include <cinttypes>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +29,21 @@ struct Options {
   bool trace = false;
   bool hashes = false;
 };
+
+// A CHECK or a crash in the code under test is a finding like any other.
+volatile std::uint64_t running_seed = 0;
+const char* program_name = "simulate";
+
+void on_crash(int signal) {
+  char text[256];
+  const int size =
+      std::snprintf(text, sizeof text, "\nseed %" PRIu64 " ends the program\nreplay: %s --seed %" PRIu64
+                                       " --trace\n",
+                    std::uint64_t{running_seed}, program_name, std::uint64_t{running_seed});
+  if (::write(STDOUT_FILENO, text, static_cast<std::size_t>(size)) < 0) _exit(2);
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
 
 int usage() {
   std::fprintf(stderr,
@@ -48,6 +66,7 @@ int run(const char* program, const Options& options) {
   std::uint64_t done = 0, steps = 0, records = 0, requests = 0, restarts = 0;
   for (; options.minutes > 0 ? seconds() < options.minutes * 60 : done < options.count; ++done) {
     const std::uint64_t seed = options.first + done;
+    running_seed = seed;
     const Outcome outcome = World(seed, options.trace).run();
     if (options.hashes) std::printf("%" PRIu64 " %016" PRIx64 "\n", seed, outcome.history_hash);
     if (outcome.violation) {
@@ -91,6 +110,8 @@ int main(int argc, char** argv) {
       return usage();
     }
   }
+  program_name = argv[0];
+  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE}) std::signal(signal, on_crash);
   spdlog::set_level(spdlog::level::off);
   return run(argv[0], options);
 }

@@ -173,14 +173,16 @@ void World::server_dies(Death death) {
 }
 
 void World::bury_server() {
-  const Death death = std::exchange(death_, Death::kNone);
   scheduler_.resume();
-  history_.note(death == Death::kPowerCut ? "server: loses power"
-                : death == Death::kKilled ? "server: is killed"
-                                          : "server: has stopped");
-  server_.bury(death == Death::kPowerCut && dice_.percent(50));
+  history_.note(death_ == Death::kPowerCut ? "server: loses power"
+                : death_ == Death::kKilled ? "server: is killed"
+                                           : "server: has stopped");
+  server_.bury(death_ == Death::kPowerCut && dice_.percent(50));
   for (auto& client : clients_) client->server_died();
-  death == Death::kPowerCut ? disk_.after_power_cut() : disk_.after_kill();
+  // One that stops may still die while it writes its closing mark.
+  if (death_ == Death::kStopped && disk_.dead() && dice_.percent(50)) death_ = Death::kPowerCut;
+  death_ == Death::kPowerCut ? disk_.after_power_cut() : disk_.after_kill();
+  death_ = Death::kNone;
   ++restarts_;
   scheduler_.after(dice_.between(1, 300) * kMs, kWorldLife, [this] { start_server(); });
 }
