@@ -69,6 +69,7 @@ std::optional<Fault> Disk::before(Op op, const std::string& path) {
   if (op == Op::kOpen)
     failed_.erase(path);  // only a new file is opened by a name that is written to
   if (!changes_something(op)) return std::nullopt;
+  if (on_change_) on_change_();
   i8_not_tried_again(op, path);
   if (fail_at_ == 0 || --fail_at_ > 0) return std::nullopt;
   const Fault faults[] = {Fault::kIo, Fault::kNoSpace, Fault::kShortWrite};

@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "journal/faulty_file_system.h"
 #include "sim/dice.h"
@@ -26,6 +27,8 @@ class Disk {
 
   // While the journal's own thread is at work its operations take time, in which others run.
   void set_writing(bool writing) { writing_ = writing; }
+  // Called before each operation that changes something.
+  void on_change(std::function<void()> hook) { on_change_ = std::move(hook); }
   // The server dies at the n-th operation from now.
   void die_at(int operations) { die_at_ = operations; }
   // The n-th operation from now that changes something fails, or is done by half.
@@ -51,6 +54,7 @@ class Disk {
   Dice dice_;
   Micros slowness_;
   const std::function<void()> on_death_;
+  std::function<void()> on_change_;
   std::unique_ptr<Fs> files_;
   bool writing_ = false;
   bool dead_ = false;

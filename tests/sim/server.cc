@@ -173,7 +173,7 @@ bool Server::start() {
 
 Result<std::unique_ptr<journal::FileJournal>> Server::open_journal() {
   journal::FileJournal::Options options;
-  options.dir = "/journal";
+  options.dir = kJournalFolder;
   options.segment_bytes_max = plan_.segment_bytes;
   options.compress_above_bytes = 512;
   options.callbacks = broker_->journal_callbacks();

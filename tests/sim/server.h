@@ -16,6 +16,8 @@
 
 namespace waystation::sim {
 
+inline constexpr const char* kJournalFolder = "/journal";
+
 class Server final : public ServerPort {
  public:
   // `on_stopped`: it has ended as told by stop(), and is to be buried.

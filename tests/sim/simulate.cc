@@ -3,6 +3,7 @@
 //   simulate --seeds 500 --first-seed 1     so many, one after the other
 //   simulate --seed 77 --trace              one, with everything that happens in it
 //   simulate --minutes 5                    fresh ones until the time is up
+//   simulate --seed 77 --cuts 4             at each change of the disk, 4 ways to lose power there
 //
 // Ends with 1 at the first seed that breaks an invariant, having printed how to see it again.
 #include <unistd.h>
@@ -28,6 +29,7 @@ struct Options {
   double minutes = 0;
   bool trace = false;
   bool hashes = false;
+  int cuts = 0;
 };
 
 // A CHECK or a crash in the code under test is a finding like any other.
@@ -47,8 +49,8 @@ void on_crash(int signal) {
 
 int usage() {
   std::fprintf(stderr,
-               "usage: simulate [--seed S] [--first-seed S] [--seeds N] [--minutes M] [--trace] "
-               "[--hashes]\n");
+               "usage: simulate [--seed S] [--first-seed S] [--seeds N] [--minutes M] [--cuts N] "
+               "[--trace] [--hashes]\n");
   return 64;
 }
 
@@ -67,7 +69,7 @@ int run(const char* program, const Options& options) {
   for (; options.minutes > 0 ? seconds() < options.minutes * 60 : done < options.count; ++done) {
     const std::uint64_t seed = options.first + done;
     running_seed = seed;
-    const Outcome outcome = World(seed, options.trace).run();
+    const Outcome outcome = World(seed, {.trace = options.trace, .power_cuts_a_change = options.cuts}).run();
     if (options.hashes) std::printf("%" PRIu64 " %016" PRIx64 "\n", seed, outcome.history_hash);
     if (outcome.violation) {
       print_failure(program, seed, outcome);
@@ -104,6 +106,8 @@ int main(int argc, char** argv) {
       options.first = std::strtoull(argv[++i], nullptr, 10);
     } else if (name == "--seeds") {
       options.count = std::strtoull(argv[++i], nullptr, 10);
+    } else if (name == "--cuts") {
+      options.cuts = std::atoi(argv[++i]);
     } else if (name == "--minutes") {
       options.minutes = std::strtod(argv[++i], nullptr);
     } else {

@@ -3,6 +3,7 @@
 #include <functional>
 #include <utility>
 
+#include "sim/disk_image.h"
 #include "sim/reader.h"
 
 namespace waystation::sim {
@@ -30,10 +31,11 @@ enum Strike {
 
 }  // namespace
 
-World::World(std::uint64_t seed, bool trace)
+World::World(std::uint64_t seed, RunOptions options)
     : plan_(Plan::draw(Dice(seed))),
+      options_(options),
       scheduler_(Dice(seed ^ 0x5eed)),
-      history_(scheduler_, trace),
+      history_(scheduler_, options.trace),
       dice_(seed ^ 0xd1ce),
       clock_(scheduler_),
       checker_(history_, plan_.config.limits, plan_.answer_tokens),
@@ -41,7 +43,9 @@ World::World(std::uint64_t seed, bool trace)
             [this] { server_dies(dice_.percent(50) ? Death::kKilled : Death::kPowerCut); }),
       network_(scheduler_, history_, dice_.fork(), plan_.latency_max),
       server_(scheduler_, history_, checker_, disk_, network_, clock_, plan_, dice_.fork(),
-              [this] { server_dies(Death::kStopped); }) {
+              [this] { server_dies(Death::kStopped); }),
+      image_dice_(dice_.fork()) {
+  disk_.on_change([this] { examine_power_cuts(); });
   for (int i = 0; i <= plan_.workers_small; ++i) {
     workers_.push_back(std::make_unique<WorkerProcess>(
         scheduler_, history_, network_, clock_, plan_, dice_.fork(), said_,
@@ -61,13 +65,14 @@ Outcome World::run() {
   run_until(plan_.chaos);
   calm();
   reckoning();
-  return {history_.violation(),
-          history_.hash(),
-          scheduler_.steps(),
-          checker_.book().size(),
-          checker_.book().entries().size(),
-          restarts_,
-          {history_.recent().begin(), history_.recent().end()}};
+  return {.violation = history_.violation(),
+          .history_hash = history_.hash(),
+          .steps = scheduler_.steps(),
+          .records = checker_.book().size(),
+          .requests = checker_.book().entries().size(),
+          .changes = changes_,
+          .restarts = restarts_,
+          .last_lines = {history_.recent().begin(), history_.recent().end()}};
 }
 
 bool World::step(Micros limit) {
@@ -183,12 +188,23 @@ void World::bury_server() {
   if (death_ == Death::kStopped && disk_.dead() && dice_.percent(50)) death_ = Death::kPowerCut;
   death_ == Death::kPowerCut ? disk_.after_power_cut() : disk_.after_kill();
   death_ = Death::kNone;
+  if (image_dice_.percent(30)) {
+    i9_bit_flip(disk_.files(), checker_, plan_, history_, image_dice_);
+  }
   ++restarts_;
   scheduler_.after(dice_.between(1, 300) * kMs, kWorldLife, [this] { start_server(); });
 }
 
 // ---- The demon
 // -----------------------------------------------------------------------------------
+
+// The exhaustive cut: what would be left, were the machine to lose power right now?
+void World::examine_power_cuts() {
+  ++changes_;
+  for (int i = 0; i < options_.power_cuts_a_change && !history_.violation(); ++i) {
+    i9_power_cut(disk_.files(), checker_, plan_, history_, image_dice_);
+  }
+}
 
 void World::plan_strike() {
   scheduler_.after(dice_.between(1, plan_.strike_max), kWorldLife, [this] {

@@ -29,13 +29,20 @@ struct Outcome {
   std::uint64_t steps = 0;
   std::uint64_t records = 0;
   std::uint64_t requests = 0;
+  std::uint64_t changes = 0;  // of the disk
   int restarts = 0;
   std::vector<std::string> last_lines;
 };
 
+struct RunOptions {
+  bool trace = false;
+  // At each change of the disk so many copies of it lose power in different ways, and are examined.
+  int power_cuts_a_change = 0;
+};
+
 class World {
  public:
-  World(std::uint64_t seed, bool trace);
+  World(std::uint64_t seed, RunOptions options);
   Outcome run();
 
  private:
@@ -54,8 +61,10 @@ class World {
   void plan_strike();
   void strike();
   void strike_workers(int kind);
+  void examine_power_cuts();
 
   const Plan plan_;
+  const RunOptions options_;
   Scheduler scheduler_;
   History history_;
   Dice dice_;
@@ -70,6 +79,8 @@ class World {
   bool calm_ = false;
   Death death_ = Death::kNone;
   int restarts_ = 0;
+  std::uint64_t changes_ = 0;
+  Dice image_dice_;
 };
 
 }  // namespace waystation::sim
