@@ -19,6 +19,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 JOBS ?= $(shell nproc)
 CLIENTS ?= 1
+SEEDS ?= 10000
 
 VENV := $(WAYSTATION_CACHE)/venv
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -139,6 +140,15 @@ check-asan: setup ## unit and e2e tests under AddressSanitizer and UndefinedBeha
 check-tsan: setup ## unit tests of the core (without gRPC and HTTP) under ThreadSanitizer
 	@$(MAKE) build-preset PRESET=tsan
 	$(VENV)/bin/python tests/run_all.py --build build/tsan --only unit --sanitizer tsan
+
+.PHONY: sim
+sim: setup ## the simulator: SEEDS= fresh runs of the whole core in virtual time (docs/testing.md)
+	@$(MAKE) build-preset PRESET=release TARGET=simulate
+	build/release/tests/sim/simulate --seeds $(SEEDS)
+
+.PHONY: mutation
+mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulator must find
+	@python3 tests/mutation/run.py --jobs $(JOBS)
 
 .PHONY: bench
 bench: setup build ## speed beside llama-server's and nginx's; wants a machine with nothing else to do

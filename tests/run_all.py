@@ -127,6 +127,7 @@ def main():
     environment["WAYSTATION_BIN"] = str(build / "waystation")
     if options.sanitizer:
         environment["WAYSTATION_SANITIZER"] = options.sanitizer
+        environment.setdefault("WAYSTATION_SIM_SEEDS", "50")  # each takes many times as long
 
     tally = Tally()
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="waystation-tests-"))

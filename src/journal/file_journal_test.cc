@@ -35,6 +35,29 @@ TEST_F(JournalTest, WhatIsAppendedIsReadBackBeforeAndAfterReopening) {
   }
 }
 
+TEST_F(JournalTest, WithAnExecutorItWritesWhenThatSaysSo) {
+  struct Later final : Executor {
+    void run(Task task) override { tasks.push_back(std::move(task)); }
+    std::vector<Task> tasks;
+  } later;
+  Watcher watcher;
+  auto o = options(watcher);
+  o.executor = &later;
+  auto journal = FileJournal::open(std::move(o));
+  ASSERT_TRUE(journal) << journal.error().message;
+  (*journal)->append({"a"}, 1);
+  (*journal)->append({"b"}, 2);
+  EXPECT_EQ(watcher.durable(), LogIndex{0});
+  ASSERT_EQ(later.tasks.size(), 1u);  // one for the group
+  later.tasks[0]();
+  EXPECT_EQ(watcher.durable(), LogIndex{2});
+  (*journal)->append({"c"}, 3);
+  journal->reset();  // what is queued is written at the end
+  EXPECT_EQ(watcher.durable(), LogIndex{3});
+  open();
+  EXPECT_EQ(all(), (Strings{"a", "b", "c"}));
+}
+
 TEST_F(JournalTest, BatchesThatQueueUpShareOneSync) {
   open();
   std::mutex mutex;

@@ -8,8 +8,9 @@ namespace {
 using Op = Disk::Fs::Op;
 using Fault = Disk::Fs::Fault;
 
-bool changes_something(Op op) {
-  return op != Op::kRead && op != Op::kOpen;
+bool changes_something(Op op, const std::string& path) {
+  if (op == Op::kOpen) return path.ends_with(".tmp");  // only opened to be created
+  return op != Op::kRead;
 }
 
 const char* name_of(Op op) {
@@ -54,7 +55,7 @@ Disk::Disk(Scheduler& scheduler, History& history, Dice dice, Micros slowness,
 std::optional<Fault> Disk::before(Op op, const std::string& path) {
   if (observed_) return std::nullopt;
   if (dead_) return Fault::kIo;
-  if (changes_something(op) && writing_) {
+  if (changes_something(op, path) && writing_) {
     writing_ = false;  // what others do meanwhile is not the journal's thread
     scheduler_.run_until(scheduler_.now() + dice_.between(1, slowness_));
     writing_ = true;
@@ -68,7 +69,7 @@ std::optional<Fault> Disk::before(Op op, const std::string& path) {
   }
   if (op == Op::kOpen)
     failed_.erase(path);  // only a new file is opened by a name that is written to
-  if (!changes_something(op)) return std::nullopt;
+  if (!changes_something(op, path)) return std::nullopt;
   if (on_change_) on_change_();
   i8_not_tried_again(op, path);
   if (fail_at_ == 0 || --fail_at_ > 0) return std::nullopt;

@@ -39,14 +39,16 @@ struct Examiner {
     options.executor = &executor;
     const auto journal = journal::FileJournal::open(std::move(options));
     if (!journal) {
-      if (!damaged || journal.error().code != Code::kCorruption) wrong(journal.error().message, damage);
+      if (!damaged || journal.error().code != Code::kCorruption)
+        wrong(journal.error().message, damage);
       return;
     }
     const std::uint64_t last = (*journal)->next_index().value - 1;
     const Book& book = checker.book();
     if (last < at_least) {
-      return wrong("only records to " + std::to_string(last) + " are left of " +
-                       std::to_string(at_least), damage);
+      return wrong(
+          "only records to " + std::to_string(last) + " are left of " + std::to_string(at_least),
+          damage);
     }
     if (last > book.size()) return wrong("there are records that were never written", damage);
     judge(compare_records(**journal, last, book), damaged, damage);
@@ -67,8 +69,8 @@ struct Examiner {
 
 }  // namespace
 
-void i9_power_cut(const journal::FaultyFileSystem& disk, const Checker& checker,
-                  const Plan& plan, History& history, Dice& dice) {
+void i9_power_cut(const journal::FaultyFileSystem& disk, const Checker& checker, const Plan& plan,
+                  History& history, Dice& dice) {
   const auto copy = disk.clone();
   copy->crash(dice.next());
   Examiner{*copy, checker, plan, history}.run(checker.durable(), false, "a power cut");

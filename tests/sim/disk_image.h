@@ -12,8 +12,8 @@ namespace waystation::sim {
 
 // The machine loses power now. Any part of what isn't synced may be left; a restart must find all
 // that is durable, nothing that was never written, and the same state as the records give.
-void i9_power_cut(const journal::FaultyFileSystem& disk, const Checker& checker,
-                  const Plan& plan, History& history, Dice& dice);
+void i9_power_cut(const journal::FaultyFileSystem& disk, const Checker& checker, const Plan& plan,
+                  History& history, Dice& dice);
 
 // A bit flips somewhere in a file of a server that is down. A restart must refuse, or find all but
 // the last group (the stated limit); and whoever reads gets what was written or an error.

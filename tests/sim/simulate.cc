@@ -39,8 +39,8 @@ const char* program_name = "simulate";
 void on_crash(int signal) {
   char text[256];
   const int size =
-      std::snprintf(text, sizeof text, "\nseed %" PRIu64 " ends the program\nreplay: %s --seed %" PRIu64
-                                       " --trace\n",
+      std::snprintf(text, sizeof text,
+                    "\nseed %" PRIu64 " ends the program\nreplay: %s --seed %" PRIu64 " --trace\n",
                     std::uint64_t{running_seed}, program_name, std::uint64_t{running_seed});
   if (::write(STDOUT_FILENO, text, static_cast<std::size_t>(size)) < 0) _exit(2);
   std::signal(signal, SIG_DFL);
@@ -69,7 +69,8 @@ int run(const char* program, const Options& options) {
   for (; options.minutes > 0 ? seconds() < options.minutes * 60 : done < options.count; ++done) {
     const std::uint64_t seed = options.first + done;
     running_seed = seed;
-    const Outcome outcome = World(seed, {.trace = options.trace, .power_cuts_a_change = options.cuts}).run();
+    const Outcome outcome =
+        World(seed, {.trace = options.trace, .power_cuts_a_change = options.cuts}).run();
     if (options.hashes) std::printf("%" PRIu64 " %016" PRIx64 "\n", seed, outcome.history_hash);
     if (outcome.violation) {
       print_failure(program, seed, outcome);
