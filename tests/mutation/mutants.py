@@ -71,15 +71,12 @@ MUTANTS = (
     Mutant("no-resume", "a next attempt starts its answer again", (
         (LEDGER, "  if (request.begun()) {\n    for (const Choice& choice : request.choices) write",
          "  if (false) {\n    for (const Choice& choice : request.choices) write"),)),
-    Mutant("finished-not-settled", "what had finished when the log was cut is not ended", (
-        (LEDGER, "    if (request->all_finished()) {\n      settle(*request,",
-         "    if (false) {\n      settle(*request,"),)),
     Mutant("no-queue-bound", "the queue takes more than its limit", (
         (LEDGER, "if (queued_.size() + running_count_ >= limits_.live_requests_max) {",
          "if (false) {"),)),
     Mutant("tenants-mixed", "a request is shown to whoever knows its id", (
-        (LEDGER, "if (request != nullptr && request->tenant == tenant) return request;",
-         "if (request != nullptr) return request;"),)),
+        (LEDGER, "if (request != nullptr && request->tenant == tenant) {",
+         "if (request != nullptr) {"),)),
     Mutant("snapshot-forgets", "a checkpoint leaves out how often a request has failed", (
         ("src/ledger/snapshot.cc", "  out.set_failed_attempts(request.failed_attempts);\n", ""),)),
     Mutant("reader-of-a-carried-request", "a reader doesn't wait for the carried record", (

@@ -52,9 +52,9 @@ def build(jobs):
 def simulate(seeds, first):
     command = [COPY / "tree/build/dev/tests/sim/simulate", "--seeds", str(seeds), "--first-seed", str(first)]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
     except subprocess.TimeoutExpired:
-        return None, "hangs"
+        raise SystemExit("no end after 15 minutes: a run hangs, or the machine is very busy")
     if caught := CAUGHT.search(done.stdout):
         return int(caught[1]) - first + 1, f"{caught[2]}: {caught[3]}"
     if crashed := CRASHED.search(done.stdout):
@@ -100,7 +100,7 @@ def main():
         seeds, how = simulate(options.seeds, options.first_seed)
         for name in texts:
             (COPY / "tree" / name).write_bytes((ROOT / name).read_bytes())
-        print(f"{mutant.name}: {how or 'MISSED'}" + (f" (seed {seeds})" if seeds else ""), flush=True)
+        print(f"{mutant.name}: {how or 'MISSED'}" + (f" (after {seeds} seeds)" if seeds else ""), flush=True)
         rows.append((mutant, seeds, how))
         if how is None:
             missed.append(mutant.name)

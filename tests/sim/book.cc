@@ -98,7 +98,13 @@ void Book::read(const v1::Record& record, std::uint64_t index) {
       }
       return;
     case v1::Record::kCarried:
-      return on_carried(record.carried(), index);
+      return on_carried(record.carried());
+    case v1::Record::kErased: {
+      Entry& entry = entry_of(record.erased().request());
+      if (entry.live()) violated("I1", entry, "was erased before it ended");
+      entry.erased = index;
+      return;
+    }
     case v1::Record::BODY_NOT_SET:
       history_.violated("I7", "a record without a body");
   }
@@ -170,9 +176,10 @@ void Book::on_settled(const v1::Settled& settled, std::uint64_t index) {
   if (!entry.lane.empty()) std::erase(lanes_[entry.lane], settled.request());
 }
 
-void Book::on_carried(const v1::Carried& carried, std::uint64_t index) {
+void Book::on_carried(const v1::Carried& carried) {
   Entry& entry = entry_of(carried.request());
-  bool same = static_cast<std::size_t>(carried.events_size()) == entry.events.size();
+  const std::size_t events = entry.erased == 0 ? entry.events.size() : 0;
+  bool same = static_cast<std::size_t>(carried.events_size()) == events;
   for (int i = 0; same && i < carried.events_size(); ++i) {
     same = carried.events(i).SerializeAsString() == entry.events[static_cast<std::size_t>(i)].bytes;
   }

@@ -48,8 +48,11 @@ struct Entry {
   std::uint64_t ended = 0;
   v1::Settled settled;
   std::uint64_t forgotten = 0;
+  std::uint64_t erased = 0;
 
   bool live() const { return ended == 0; }
+  // There is nothing more to read.
+  bool gone() const { return forgotten != 0 || erased != 0; }
 };
 
 class Book {
@@ -77,7 +80,7 @@ class Book {
   void on_leased(const v1::Leased& leased);
   void on_appended(const v1::Appended& appended, std::uint64_t index);
   void on_settled(const v1::Settled& settled, std::uint64_t index);
-  void on_carried(const v1::Carried& carried, std::uint64_t index);
+  void on_carried(const v1::Carried& carried);
 
   void i1_one_end(const Entry& entry);
   void i1_completed_is_complete(const Entry& entry);

@@ -216,9 +216,14 @@ void Checker::saw_no_request(const std::string& tenant, RequestId id, const Erro
   if (!absent) return;
   const Entry* entry = book_.find(id);
   if (entry == nullptr || entry->tenant != tenant) return;
-  if (entry->accepted <= durable_ && entry->forgotten == 0) {
+  if (entry->accepted <= durable_ && !entry->gone()) {
     history_.violated("I1", short_name(id) + " was accepted, and isn't known any more");
   }
+}
+
+void Checker::saw_erased(RequestId id) {
+  const Entry* entry = known(id, "the deletion");
+  if (entry != nullptr && entry->forgotten == 0) i2_durable(id, entry->erased, "the deletion");
 }
 
 void Checker::i11_own_tenant(const std::string& tenant, const Entry& entry, const char* what) {

@@ -51,6 +51,7 @@ class Checker {
   void saw_ending(RequestId id, const stream::Ending& ending);
   // `tenant`: who looked.
   void saw_view(const std::string& tenant, const broker::RequestView& view, bool after_cancel);
+  void saw_erased(RequestId id);
   void saw_no_request(const std::string& tenant, RequestId id, const Error& error);
 
   // The faults have stopped, and there was time enough for everything.

@@ -264,7 +264,7 @@ void Client::server_died() {
 
 void Client::meddle(const CallPtr& call) {
   if (!server_.up() || call->id == RequestId{}) return;
-  switch (dice_.below(6)) {
+  switch (dice_.below(7)) {
     case 0:
       return go_away(call);
     case 1:
@@ -275,6 +275,8 @@ void Client::meddle(const CallPtr& call) {
       return look(call, tenant_ == "acme" ? "bolt" : "acme");
     case 4:
       return peek(call);
+    case 5:
+      return dice_.percent(30) ? erase(call) : void();
     default:
       return;
   }
@@ -303,6 +305,15 @@ void Client::cancel(const CallPtr& call) {
         if (view) return checker_.saw_view(tenant_, *view, true);
         checker_.saw_no_request(tenant_, call->id, view.error());
       });
+  if (taken) server_.poke();
+}
+
+void Client::erase(const CallPtr& call) {
+  history_.note(name_of(*call) + ": deletes " + short_name(call->id));
+  const Status taken = server_.broker().erase(tenant_, call->id, [this, call](Result<void> erased) {
+    if (erased) return checker_.saw_erased(call->id);
+    checker_.saw_no_request(tenant_, call->id, erased.error());
+  });
   if (taken) server_.poke();
 }
 

@@ -56,6 +56,7 @@ class Client {
   void go_away(const CallPtr& call);
   void look(const CallPtr& call, const std::string& tenant);
   void cancel(const CallPtr& call);
+  void erase(const CallPtr& call);
   void peek(const CallPtr& call);
   std::string name_of(const Call& call) const;
 

@@ -140,7 +140,7 @@ void World::reckoning() {
   };
   std::vector<std::shared_ptr<Judge>> readers;
   for (const auto& [raw, entry] : checker_.book().entries()) {
-    if (entry.forgotten != 0) continue;
+    if (entry.gone()) continue;
     auto reader = std::make_shared<Judge>(checker_, history_, "reckoning " + short_name(entry.id),
                                           entry.id, 0);
     readers.push_back(reader);
@@ -154,7 +154,7 @@ void World::reckoning() {
     server_.poke();
     const bool read = run_while_not([&] { return reader->over; }, kReckoningMax);
     if (history_.violation()) return;
-    if (!read && checker_.book().find(entry.id)->forgotten == 0) {
+    if (!read && !checker_.book().find(entry.id)->gone()) {
       history_.violated("I2", short_name(entry.id) + " can't be read to its end any more");
     }
   }
