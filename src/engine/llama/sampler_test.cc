@@ -220,7 +220,7 @@ TEST_F(SamplerTest, DrawsAreFair) {
 TEST_F(SamplerTest, GrammarsMayNameTokens) {
   const llama_token token = only_token("<|im_start|>");
   Sampling sampling{.temperature = 0};
-  sampling.grammar.text = "root ::= \"<\"? <[" + std::to_string(token) + "]> # \"<\"";
+  sampling.grammar.text = R"(root ::= "\"["? <[)" + std::to_string(token) + "]>";
   std::vector<float> logits(vocabulary(), 1);
   logits[static_cast<std::size_t>(only_token("<"))] = 0;
   logits[static_cast<std::size_t>(token)] = 0.5;
