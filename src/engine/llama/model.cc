@@ -70,6 +70,7 @@ Result<std::unique_ptr<Model>> Model::load(const LlamaOptions& options) {
     if (auto done = model->load_template(options.chat_template); !done) return done.error();
     if (auto done = model->make_context(options); !done) return done.error();
     model->first_bytes_.emplace(model->vocab());
+    model->control_text_.emplace(model->vocab());
   }
   if (auto done = model->warm_up(); !done) return done.error();
 

@@ -10,6 +10,7 @@
 #include <llama-cpp.h>
 
 #include "base/result.h"
+#include "engine/llama/control_text.h"
 #include "engine/llama/first_bytes.h"
 #include "engine/llama/llama_engine.h"
 #include "message/proto/link.pb.h"
@@ -31,7 +32,9 @@ class Model {
   llama_context* context() const { return context_.get(); }
   const llama_model* model() const { return model_.get(); }
   const llama_vocab* vocab() const { return vocab_; }
-  const FirstBytes& first_bytes() const { return *first_bytes_; }  // not of an embedding model
+  // Not of an embedding model.
+  const FirstBytes& first_bytes() const { return *first_bytes_; }
+  const ControlText& control_text() const { return *control_text_; }
   const common_chat_templates* templates() const { return templates_.get(); }
   const v1::ModelInfo& info() const { return info_; }
   // Row `row` of the last llama_decode, over the whole vocabulary. Valid until the next one.
@@ -70,6 +73,7 @@ class Model {
   std::unique_ptr<common_chat_templates, FreeTemplates> templates_;
   const llama_vocab* vocab_ = nullptr;
   std::optional<FirstBytes> first_bytes_;
+  std::optional<ControlText> control_text_;
   bool template_has_tools_ = false;
   bool template_has_calls_ = false;
   v1::ModelInfo info_;

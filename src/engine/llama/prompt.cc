@@ -86,14 +86,15 @@ std::uint32_t Prompt::prompt_tokens() const {
   return static_cast<std::uint32_t>(sum);
 }
 
-Result<Prompt> make_chat_prompt(const Model& model, const message::ChatRequest& request,
+Result<Prompt> make_chat_prompt(const Model& model, message::ChatRequest request,
                                 std::int64_t time_ms, const std::string& request_id) {
   Prompt prompt;
   if (Status set = set_generation(model, request, request_id, prompt); !set) return set.error();
   prompt.choices_per_prompt = prompt.choices;
+  const std::string mark = model.control_text().mark(request.messages);
   auto text = ask_as_chat(model, request, time_ms, prompt);
   if (!text) return text.error();
-  prompt.tokens.push_back(common_tokenize(model.vocab(), *text, true, true));
+  prompt.tokens.push_back(tokens_of_marked(model.vocab(), *text, mark));
   if (Status good = check_length(model, prompt, "messages"); !good) return good.error();
   return prompt;
 }
@@ -125,7 +126,7 @@ Result<Prompt> make_prompt(const Model& model, const v1::Envelope& envelope,
   if (envelope.type() == message::kChatRequestType) {
     auto request = message::parse_chat_request(envelope.data());
     if (!request) return request.error();
-    return make_chat_prompt(model, *request, envelope.time_ms(), request_id);
+    return make_chat_prompt(model, std::move(*request), envelope.time_ms(), request_id);
   }
   if (envelope.type() == message::kCompletionRequestType) {
     auto request = message::parse_completion_request(envelope.data());

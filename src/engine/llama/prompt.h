@@ -72,7 +72,7 @@ struct Prompt {
 Result<Prompt> make_prompt(const Model& model, const v1::Envelope& envelope,
                            const std::string& request_id);
 // The same for parsed requests. `time_ms`: what templates that write the date take for today.
-Result<Prompt> make_chat_prompt(const Model& model, const message::ChatRequest& request,
+Result<Prompt> make_chat_prompt(const Model& model, message::ChatRequest request,
                                 std::int64_t time_ms, const std::string& request_id);
 Result<Prompt> make_completion_prompt(const Model& model, const message::CompletionRequest& request,
                                       const std::string& request_id);
