@@ -1,6 +1,5 @@
 """Upstreams: another Waystation, the real llama-server, and servers that misbehave as told."""
 
-import json
 import pathlib
 import ssl
 import subprocess
