@@ -371,8 +371,7 @@ void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
     for (const stream::BlockPtr& block : *history) hub_.append(id, block);
     CHECK(hub_.attach(id, from, reader));
     if (!request->live()) {
-      hub_.end(id, {request->state, request->finish_reason, request->failure, request->usage,
-                    request->event_count});
+      hub_.end(id, {request->state, request->finish_reason, request->failure, request->usage});
     }
   }
   if (gate_.failed()) hub_.interrupt_all(lost_journal());

@@ -20,8 +20,8 @@ constexpr int kHelpTurns = 4;
 // The broker whose calls this thread gathers, see Api::gather().
 thread_local const Broker* gathers_for = nullptr;
 
-stream::Ending ending_of(const v1::Settled& settled, Sequence sequence) {
-  return {settled.state(), settled.finish_reason(), settled.failure(), settled.usage(), sequence};
+stream::Ending ending_of(const v1::Settled& settled) {
+  return {settled.state(), settled.finish_reason(), settled.failure(), settled.usage()};
 }
 
 }  // namespace
@@ -215,8 +215,7 @@ void Broker::publish(v1::Record& record, LogIndex index) {
       const ledger::Request& request = *ledger_->find(*id);
       const double seconds = static_cast<double>(request.ended_ms - request.accepted_ms) / 1000;
       gate_.add(index,
-                [this, id = *id, seconds,
-                 ending = ending_of(record.settled(), request.event_count)](const Error* lost) {
+                [this, id = *id, seconds, ending = ending_of(record.settled())](const Error* lost) {
                   if (lost != nullptr) return;
                   switch (ending.state) {
                     case v1::REQUEST_STATE_COMPLETED:

@@ -69,6 +69,19 @@ TEST_F(ReuseTest, ADeletedAnswerIsGivenToNobody) {
   EXPECT_EQ(station.get(first.id).error().code, Code::kGone);
 }
 
+TEST_F(ReuseTest, WhoReadsAlongWhileItIsDeletedIsToldTheEndAfterWhatWasSeen) {
+  const Submitted first = submit();
+  worker->produce(0, 2);
+  station.settle();
+  const auto reader = station.attach(first.id);
+  EXPECT_EQ(reader->next, 2u);  // the start, and the tokens
+  ASSERT_TRUE(station.broker->erase("default", first.id, [](Result<void>) {}));
+  station.settle();
+  ASSERT_TRUE(reader->ending);
+  EXPECT_EQ(reader->ending->state, v1::REQUEST_STATE_CANCELLED);
+  EXPECT_EQ(reader->ending->sequence, 2u);
+}
+
 TEST_F(ReuseTest, AnAnswerThatIsTooOldIsNotGiven) {
   const Submitted first = submit();
   answer();

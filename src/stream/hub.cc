@@ -53,6 +53,7 @@ void Hub::end(RequestId id, Ending ending) {
   Log& log = log_of(id);
   CHECK(!log.ending);
   log.ending = std::move(ending);
+  log.ending->sequence = log.end;
   deliver(id, log);
   if (log.seats.empty()) set_idle(id, log);
   evict();
@@ -117,9 +118,9 @@ void Hub::load(RequestId id, const std::vector<BlockPtr>& blocks) {
     if (block->end() > log.first) {
       auto head = std::make_shared<Block>();
       head->first = block->first;
-      head->events.assign(block->events.begin(),
-                          block->events.begin() +
-                              static_cast<std::ptrdiff_t>(log.first - block->first));
+      head->events.assign(
+          block->events.begin(),
+          block->events.begin() + static_cast<std::ptrdiff_t>(log.first - block->first));
       block = std::move(head);
     }
     CHECK(block->end() == log.first);
@@ -157,8 +158,9 @@ std::size_t Hub::readers(RequestId id) const {
 }
 
 std::size_t Hub::clients_of(const Log& log) {
-  return static_cast<std::size_t>(std::count_if(
-      log.seats.begin(), log.seats.end(), [](const Seat& seat) { return !seat.reader->observes(); }));
+  return static_cast<std::size_t>(
+      std::count_if(log.seats.begin(), log.seats.end(),
+                    [](const Seat& seat) { return !seat.reader->observes(); }));
 }
 
 void Hub::set_idle(RequestId id, Log& log) {

@@ -33,6 +33,7 @@ class Hub {
 
   // The next events are visible. The request must be held.
   void append(RequestId id, BlockPtr block);
+  // Its sequence is filled in here: one past what is visible, which is all there will be.
   void end(RequestId id, Ending ending);
 
   // Joins a reader from event `from` on. False: events before what is held are needed first; `load`

@@ -46,10 +46,9 @@ class Collector final : public Reader {
   std::size_t room_;
 };
 
-Ending ending_at(Sequence sequence) {
+Ending completed() {
   Ending ending;
   ending.state = v1::REQUEST_STATE_COMPLETED;
-  ending.sequence = sequence;
   return ending;
 }
 
@@ -60,7 +59,7 @@ TEST(HubTest, AReaderGetsWhatWasAndWhatComes) {
   auto reader = std::make_shared<Collector>();
   EXPECT_TRUE(hub.attach(kId, 0, reader));
   hub.append(kId, make_block(2, 1));
-  hub.end(kId, ending_at(3));
+  hub.end(kId, completed());
   EXPECT_EQ(reader->text, "t0 t1 t2 ");
   EXPECT_EQ(reader->ended, 1);
   EXPECT_EQ(hub.readers(), 0u);
@@ -109,7 +108,7 @@ TEST(HubTest, EndedRequestsGiveWayWhenThereAreTooMany) {
     const RequestId id = RequestId::make(i, 0, 0);
     hub.open(id, 0);
     hub.append(id, make_block(0, 8));
-    hub.end(id, ending_at(8));
+    hub.end(id, completed());
   }
   EXPECT_FALSE(hub.holds(RequestId::make(0, 0, 0)));
   EXPECT_TRUE(hub.holds(RequestId::make(99, 0, 0)));
@@ -174,7 +173,7 @@ TEST(HubTest, RandomReadersReadTheSame) {
           if (!readers.empty()) hub.detach(kId, readers[random() % readers.size()].get());
       }
     }
-    hub.end(kId, ending_at(next));
+    hub.end(kId, completed());
     for (auto& reader : readers) {
       if (reader->ended > 0) continue;
       reader->give_room(1'000'000);
