@@ -216,13 +216,30 @@ TEST_F(SamplerTest, DrawsAreFair) {
   }
 }
 
+// "yes" is more than half of what is allowed, but not of what might be when 65 have been asked
+// about.
+TEST_F(SamplerTest, TopPIsAPartOfWhatIsAllowed) {
+  std::vector<float> logits(vocabulary(), -9.5);  // together half of one with 2
+  for (llama_token i = 0; i < 60; ++i) logits[static_cast<std::size_t>(i)] = 1.9F;
+  logits[static_cast<std::size_t>(only_token("yes"))] = 2;
+  logits[static_cast<std::size_t>(only_token("no"))] = 1.95F;
+  Sampling sampling{.temperature = 1, .top_p = 0.5, .top_k = 0, .min_p = 0};
+  sampling.grammar.text = "root ::= \"yes\" | \"no\"";
+  ASSERT_EQ(Plain(*model_, sampling).kept(logits).size(), 1u);
+  for (sampling.seed = 0; sampling.seed < 20; ++sampling.seed) {
+    EXPECT_EQ(sampler(sampling).sample(logits), only_token("yes"));
+  }
+}
+
 // What a vocabulary's tokens begin with says nothing about a token that is asked for by its number.
 TEST_F(SamplerTest, GrammarsMayNameTokens) {
   const llama_token token = only_token("<|im_start|>");
   Sampling sampling{.temperature = 0};
   sampling.grammar.text = R"(root ::= "\"["? <[)" + std::to_string(token) + "]>";
   std::vector<float> logits(vocabulary(), 1);
-  logits[static_cast<std::size_t>(only_token("<"))] = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    if (model_->piece(static_cast<llama_token>(i)).starts_with("\"")) logits[i] = 0;
+  }
   logits[static_cast<std::size_t>(token)] = 0.5;
   Sampler one = sampler(sampling);
   EXPECT_EQ(one.sample(logits), token);
