@@ -201,7 +201,8 @@ Result<bool> Multipart::read_delimiter() {
   }
   const std::size_t end = rest_.find("\r\n");
   const std::string_view padding = rest_.substr(0, end);
-  const bool is_padding = trimmed(padding).empty() || trimmed(padding) == "\r";
+  const bool half_a_break = end == std::string_view::npos && trimmed(padding) == "\r";
+  const bool is_padding = trimmed(padding).empty() || half_a_break;
   if (!is_padding || padding.size() > kPaddingBytesMax) {
     return malformed("a boundary isn't followed by a line break");
   }

@@ -147,6 +147,11 @@ TEST(Multipart, Boundaries) {
   EXPECT_FALSE(multipart_boundary(""));
 }
 
+TEST(Multipart, ALoneCarriageReturnIsNoPadding) {
+  const std::string body = "--B\r\r\nContent-Disposition: form-data; name=a\r\n\r\nx\r\n--B--";
+  for (std::size_t piece = 1; piece <= body.size(); ++piece) EXPECT_FALSE(parse(body, piece));
+}
+
 // Random bytes of a small alphabet, in random pieces: the same outcome as in one piece.
 TEST(Multipart, RandomInputIsTheSameInAnyPieces) {
   const unsigned seed = std::random_device{}();
