@@ -315,6 +315,14 @@ void Broker::do_attach(const std::string& tenant, RequestId id, Sequence from, R
   });
 }
 
+// The ledger knows of a deletion before it is durable; its readers may not (I2).
+void Broker::tell_gone(ReaderPtr reader) {
+  if (gate_.failed()) return reader->on_interrupted(gone());
+  when_durable([reader = std::move(reader)](const Error* lost) {
+    reader->on_interrupted(lost == nullptr ? gone() : *lost);
+  });
+}
+
 // Gives the reader its seat, once the events it wants are in memory.
 void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
   if (hub_.holds(id) && hub_.attach(id, from, reader)) {
@@ -322,10 +330,7 @@ void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
     return;
   }
   const ledger::Request* request = ledger_->find(id);
-  if (request == nullptr || request->erased) {
-    reader->on_interrupted(gone());
-    return;
-  }
+  if (request == nullptr || request->erased) return tell_gone(std::move(reader));
   const LogIndex visible = gate_.failed() ? ledger_->index() : gate_.passed();
   std::vector<LogIndex> positions;
   for (const ledger::EventPosition& position : request->positions) {
@@ -354,10 +359,8 @@ void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
                                const Result<std::vector<stream::BlockPtr>>& history) {
   if (loading_.erase(reader.get()) == 0) return;  // detached meanwhile
   const ledger::Request* request = ledger_->find(id);
-  if (request == nullptr || request->erased || !history) {
-    reader->on_interrupted(request == nullptr || request->erased ? gone() : history.error());
-    return;
-  }
+  if (request == nullptr || request->erased) return tell_gone(std::move(reader));
+  if (!history) return reader->on_interrupted(history.error());
   const Sequence loaded = history->empty() ? 0 : history->back()->end();
   if (hub_.holds(id)) {
     hub_.load(id, *history);

@@ -127,6 +127,7 @@ class Broker final : public Api, public link::ServerEvents {
   void do_cancel(const std::string& tenant, RequestId id, Callback<RequestView> done);
   void do_erase(const std::string& tenant, RequestId id, Callback<void> done);
   void join(RequestId id, Sequence from, ReaderPtr reader);
+  void tell_gone(ReaderPtr reader);
   void joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
                          const Result<std::vector<stream::BlockPtr>>& history);
   Status accepting() const;

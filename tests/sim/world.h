@@ -43,6 +43,8 @@ struct RunOptions {
 class World {
  public:
   World(std::uint64_t seed, RunOptions options);
+  // The server's end may still answer clients, so they are there for it.
+  ~World() { server_.bury(true); }
   Outcome run();
 
  private:
