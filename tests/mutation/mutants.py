@@ -77,8 +77,9 @@ MUTANTS = (
     Mutant("tenants-mixed", "a request is shown to whoever knows its id", (
         (LEDGER, "if (request != nullptr && request->tenant == tenant) {",
          "if (request != nullptr) {"),)),
-    Mutant("snapshot-forgets", "a checkpoint leaves out how often a request has failed", (
-        ("src/ledger/snapshot.cc", "  out.set_failed_attempts(request.failed_attempts);\n", ""),)),
+    Mutant("checkpoint-half-read", "of a checkpoint it is not read how often a request has failed", (
+        ("src/ledger/snapshot.cc",
+         "  request->failed_attempts = in.failed_attempts();\n", ""),)),
     Mutant("reader-of-a-carried-request", "a reader doesn't wait for the carried record", (
         (API, "if (positions.empty() && request->event_count > 0) {", "if (false) {"),
         (API, "} else if (loaded < request->event_count) {", "} else if (false) {"))),

@@ -80,6 +80,7 @@ void Book::read(const v1::Record& record, std::uint64_t index) {
       i1_one_end(entry);
       i4_current_attempt(entry, record.attempt_ended().attempt(), "the end of an attempt");
       entry.running = false;
+      entry.failed += record.attempt_ended().counts() ? 1 : 0;
       return;
     }
     case v1::Record::kSettled:
@@ -172,6 +173,7 @@ void Book::on_settled(const v1::Settled& settled, std::uint64_t index) {
   entry.ended = index;
   entry.settled = settled;
   i1_completed_is_complete(entry);
+  i1_dead_after_its_attempts(entry);
   --live_;
   if (!entry.lane.empty()) std::erase(lanes_[entry.lane], settled.request());
 }
@@ -201,6 +203,14 @@ void Book::i1_completed_is_complete(const Entry& entry) {
     violated("I1", entry, "ended as completed without its answer, or the reverse");
   if (entry.settled.state() == v1::REQUEST_STATE_EXPIRED && !entry.has_deadline) {
     violated("I1", entry, "expired without a deadline");
+  }
+}
+
+void Book::i1_dead_after_its_attempts(const Entry& entry) {
+  const bool dead = entry.settled.state() == v1::REQUEST_STATE_DEAD;
+  if (dead != (entry.failed >= limits_.attempts_max)) {
+    violated("I1", entry,
+             "is dead after " + std::to_string(entry.failed) + " failed attempts, or not");
   }
 }
 

@@ -35,6 +35,7 @@ struct Entry {
   std::uint64_t accepted = 0;  // index of the record; so below, and 0 = not yet
 
   std::uint32_t attempt = 0;
+  std::uint32_t failed = 0;  // attempts that count against it
   bool running = false;
 
   struct Event {
@@ -84,6 +85,7 @@ class Book {
 
   void i1_one_end(const Entry& entry);
   void i1_completed_is_complete(const Entry& entry);
+  void i1_dead_after_its_attempts(const Entry& entry);
   void i3_contiguous(const Entry& entry, const v1::Appended& appended);
   void i3_true_text(Entry& entry, const v1::Event& event);
   void i4_current_attempt(const Entry& entry, std::uint32_t attempt, const char* what);

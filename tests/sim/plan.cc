@@ -19,8 +19,9 @@ void draw_system(Plan& plan, Dice& dice) {
   config.orphan_wait_ms = dice.between(200, 1500);
   config.inbox_max = 256;
   config.callers_help = dice.percent(50);
-  if (dice.percent(20)) config.hub_bytes_max = 2048;  // so that readers come from the disk
-  if (dice.percent(30)) {                             // full queues
+  if (dice.percent(40))
+    config.hub_bytes_max = dice.percent(50) ? 0 : 2048;  // so that readers come from the disk
+  if (dice.percent(30)) {                                // full queues
     config.limits.live_requests_max = static_cast<std::size_t>(dice.between(2, 6));
     config.limits.lane_requests_max = static_cast<std::size_t>(dice.between(1, 3));
   }

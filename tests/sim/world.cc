@@ -57,6 +57,12 @@ World::World(std::uint64_t seed, RunOptions options)
   }
 }
 
+// A run may end anywhere. Whatever is still queued is not to be written, and nobody to be told.
+World::~World() {
+  disk_.set_dead();
+  server_.bury(true);
+}
+
 Outcome World::run() {
   start_server();
   for (auto& worker : workers_) worker->start();

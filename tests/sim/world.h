@@ -43,8 +43,7 @@ struct RunOptions {
 class World {
  public:
   World(std::uint64_t seed, RunOptions options);
-  // The server's end may still answer clients, so they are there for it.
-  ~World() { server_.bury(true); }
+  ~World();
   Outcome run();
 
  private:
