@@ -345,21 +345,25 @@ void Broker::join(RequestId id, Sequence from, ReaderPtr reader) {
     return;
   }
   loading_.insert(reader.get());
-  deps_.background.run(
-      [this, id, from, reader = std::move(reader), positions = std::move(positions)]() mutable {
-        auto history = stream::load_history(*journal_, id, positions);
-        inbox_.send_reserved(
-            [this, id, from, reader = std::move(reader), history = std::move(history)]() mutable {
-              joined_after_load(id, from, std::move(reader), history);
-            });
-      });
+  const LogIndex first = positions.empty() ? LogIndex{} : positions.front();
+  deps_.background.run([this, id, from, first, reader = std::move(reader),
+                        positions = std::move(positions)]() mutable {
+    auto history = stream::load_history(*journal_, id, positions);
+    inbox_.send_reserved([this, id, from, first, reader = std::move(reader),
+                          history = std::move(history)]() mutable {
+      joined_after_load(id, from, first, std::move(reader), history);
+    });
+  });
 }
 
-void Broker::joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
+void Broker::joined_after_load(RequestId id, Sequence from, LogIndex first, ReaderPtr reader,
                                const Result<std::vector<stream::BlockPtr>>& history) {
   if (loading_.erase(reader.get()) == 0) return;  // detached meanwhile
   const ledger::Request* request = ledger_->find(id);
   if (request == nullptr || request->erased) return tell_gone(std::move(reader));
+  if (!history && !request->positions.empty() && request->positions.front().index != first) {
+    return join(id, from, std::move(reader));  // it was carried over, and its old place is gone
+  }
   if (!history) return reader->on_interrupted(history.error());
   const Sequence loaded = history->empty() ? 0 : history->back()->end();
   if (hub_.holds(id)) {

@@ -128,7 +128,8 @@ class Broker final : public Api, public link::ServerEvents {
   void do_erase(const std::string& tenant, RequestId id, Callback<void> done);
   void join(RequestId id, Sequence from, ReaderPtr reader);
   void tell_gone(ReaderPtr reader);
-  void joined_after_load(RequestId id, Sequence from, ReaderPtr reader,
+  // `first`: where the first of the events was to be read.
+  void joined_after_load(RequestId id, Sequence from, LogIndex first, ReaderPtr reader,
                          const Result<std::vector<stream::BlockPtr>>& history);
   Status accepting() const;
   Error unknown_model(const std::string& model) const;
@@ -174,6 +175,7 @@ class Broker final : public Api, public link::ServerEvents {
   void keep_house();
   void checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments);
   void trim(const std::vector<journal::SegmentInfo>& segments);
+  void remove_below(LogIndex below);
   void carry_below(LogIndex below);
   void cancel_orphans();
 

@@ -491,6 +491,45 @@ TEST(BrokerTest, ARequestThatEndsWhileItsHistoryIsReadIsReadAgain) {
   EXPECT_EQ(station.attach(id)->text, "t0 t1 t2 t3 ");
 }
 
+TEST(BrokerTest, NoSegmentGoesBeforeWhatMakesItSuperfluousIsDurable) {
+  Config config;
+  config.journal_bytes_max = 10'000;
+  Station station(false, config);
+  auto worker = station.worker("w", "m", 2);
+  station.sync();
+  std::vector<RequestId> ids;
+  for (std::size_t i = 0; i < 60; ++i) {
+    ASSERT_TRUE(station.broker->submit(Station::submission_of("m"), [&](Result<Submitted> got) {
+      ids.push_back(got->id);
+    }));
+    station.settle();
+    station.sync();
+    worker->produce(i, 3);
+    station.settle();
+    worker->finish(i);
+    station.settle();
+    station.sync();
+    if (i == 16 || i == 30) station.clock.advance_ms(1000);  // a checkpoint
+  }
+  const LogIndex first = station.journal->segments().front().first;
+  for (int second = 0; second < 3; ++second) {  // nothing that is written now gets to the disk
+    station.clock.advance_ms(1000);
+    station.settle();
+  }
+  EXPECT_EQ(station.journal->segments().front().first, first);
+  station.restart();
+  station.sync();
+  for (const RequestId id : ids) {
+    const auto reader = station.attach(id);
+    station.sync();
+    if (reader->interrupted) {
+      ADD_FAILURE() << reader->interrupted->message;
+    } else if (reader->ending) {
+      EXPECT_EQ(reader->text, "t0 t1 t2 ");
+    }
+  }
+}
+
 TEST(BrokerTest, DrainingFinishesWhatRunsAndLeavesTheRest) {
   Station station;
   auto worker = station.worker("w", "m", 1);

@@ -90,12 +90,10 @@ void Broker::trim(const std::vector<journal::SegmentInfo>& segments) {
   const LogIndex needed = ledger_->oldest_needed();
   if (needed == LogIndex{} || needed >= below) {
     trimming_ = true;
-    deps_.background.run([this, below] {
-      const Status removed = journal_->remove_below(below);
-      inbox_.send_reserved([this, removed] {
-        trimming_ = false;
-        if (!removed) WS_LOG(error, "segment not removed error=\"{}\"", removed.error().message);
-      });
+    // Not before what makes it superfluous is durable: that its requests were forgotten, or where
+    // they were carried to.
+    when_durable([this, below](const Error* lost) {
+      if (lost == nullptr) remove_below(below);
     });
   } else if (too_large || too_old) {
     // One record a request is as small as it gets. When the whole journal is near that, writing the
@@ -104,6 +102,16 @@ void Broker::trim(const std::vector<journal::SegmentInfo>& segments) {
     const std::uint64_t records = ledger_->index().value + 1 - oldest.first.value;
     if (records > 2 * (counts.queued + counts.running + counts.retained)) carry_below(below);
   }
+}
+
+void Broker::remove_below(LogIndex below) {
+  deps_.background.run([this, below] {
+    const Status removed = journal_->remove_below(below);
+    inbox_.send_reserved([this, removed] {
+      trimming_ = false;
+      if (!removed) WS_LOG(error, "segment not removed error=\"{}\"", removed.error().message);
+    });
+  });
 }
 
 // Writes what must be kept of the oldest segment again at the tail, one request after the other.

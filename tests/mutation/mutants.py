@@ -83,6 +83,13 @@ MUTANTS = (
     Mutant("reader-of-a-carried-request", "a reader doesn't wait for the carried record", (
         (API, "if (positions.empty() && request->event_count > 0) {", "if (false) {"),
         (API, "} else if (loaded < request->event_count) {", "} else if (false) {"))),
+    Mutant("removed-before-durable", "a segment is removed before what makes it superfluous is durable", (
+        ("src/broker/housekeeping.cc",
+         "    when_durable([this, below](const Error* lost) {\n"
+         "      if (lost == nullptr) remove_below(below);\n    });\n",
+         "    remove_below(below);\n"),)),
+    Mutant("reader-of-a-removed-place", "a reader isn't sent to where its request was carried to", (
+        (API, "request->positions.front().index != first) {", "false) {"),)),
     Mutant("replay-cut-short", "a replay that is behind is taken for the whole stream", (
         (API, "} else if (loaded < request->event_count) {", "} else if (false) {"),)),
 )

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "broker/recovery.h"
+#include "stream/history.h"
 
 namespace waystation::sim {
 namespace {
@@ -15,6 +16,27 @@ bool same_ending(const stream::Ending& seen, const Entry& entry) {
   if (!seen.failure.code().empty()) *settled.mutable_failure() = seen.failure;
   *settled.mutable_usage() = seen.usage;
   return settled.SerializeAsString() == entry.settled.SerializeAsString();
+}
+
+// The events of a request, read from where the ledger says that they are.
+Result<std::string> compare_stream(const journal::Journal& journal, const ledger::Request& request,
+                                   const Book& book) {
+  std::vector<LogIndex> positions;
+  for (const ledger::EventPosition& position : request.positions) {
+    positions.push_back(position.index);
+  }
+  const auto history = stream::load_history(journal, request.id, positions);
+  if (!history) return history.error();
+  const Entry* entry = book.find(request.id);
+  Sequence number = 0;
+  for (const stream::BlockPtr& block : *history) {
+    for (const v1::Event& event : block->events) {
+      if (event.SerializeAsString() != entry->events[number++].bytes) {
+        return "event " + std::to_string(number - 1) + " of " + short_name(request.id) + " differs";
+      }
+    }
+  }
+  return number == request.event_count ? std::string() : short_name(request.id) + " lost events";
 }
 
 }  // namespace
@@ -43,8 +65,16 @@ Result<std::string> compare_state(const journal::Journal& journal, std::uint64_t
                                   const Book& book, const ledger::Limits& limits) {
   const auto recovered = broker::recover(journal, limits, LogIndex{last});
   if (!recovered) return recovered.error();
-  const bool same = recovered->ledger->snapshot().SerializeAsString() == book.state_after(last);
-  return same ? std::string() : "the state after record " + std::to_string(last) + " differs";
+  const v1::LedgerSnapshot snapshot = recovered->ledger->snapshot();
+  if (snapshot.SerializeAsString() != book.state_after(last)) {
+    return "the state after record " + std::to_string(last) + " differs";
+  }
+  for (const v1::RequestSnapshot& known : snapshot.requests()) {
+    const auto difference =
+        compare_stream(journal, *recovered->ledger->find(*RequestId::from_bytes(known.id())), book);
+    if (!difference || !difference->empty()) return difference;
+  }
+  return std::string();
 }
 
 // ---- What the server writes

@@ -80,7 +80,7 @@ class Checker {
 // same, else what differs. An error of reading is handed on.
 Result<std::string> compare_records(const journal::Journal& journal, std::uint64_t last,
                                     const Book& book);
-// The same for the state that a broker recovers.
+// The same for the state that a broker recovers, and for the stream of each request that it knows.
 Result<std::string> compare_state(const journal::Journal& journal, std::uint64_t last,
                                   const Book& book, const ledger::Limits& limits);
 
