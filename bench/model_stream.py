@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import selectors
 import signal
 import socket
@@ -33,7 +34,8 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BAR = 0.95
-CONTENT = b'"content":"'
+CONTENT = re.compile(rb'"content":"((?:[^"\\]|\\.)+)"')
+USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
 SETTLE_S = 0.5  # llama.cpp's threads spin for a moment after their last work
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -42,17 +44,19 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Reader:
-    """One stream: when each piece of text came."""
+    """One stream: when each piece of text came, and how long it was."""
 
     def __init__(self, port, model, prompt, tokens):
         body = json.dumps({
             "model": model, "stream": True, "temperature": 0, "max_tokens": tokens,
+            "stream_options": {"include_usage": True},
             "messages": [{"role": "user", "content": prompt}]}).encode()
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         self.socket.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
                             b"content-type: application/json\r\nconnection: close\r\n"
                             b"content-length: %d\r\n\r\n" % len(body) + body)
-        self.times = []
+        self.pieces = []  # (moment, bytes of text)
+        self.tokens = 0
         self.tail = b""
         self.head = b""
 
@@ -62,16 +66,16 @@ class Reader:
         now = time.monotonic()
         if len(self.head) < 200:
             self.head += piece[:200]
-        text = self.tail + piece
-        # An empty text ("content":"") is no token: llama-server begins and ends with one.
-        count = text.count(CONTENT) - text.count(CONTENT + b'"')
-        self.times += [now] * count
-        # What may have been cut: the last line goes on with the next piece.
-        self.tail = text[text.rfind(b"\n") + 1:]
-        cut = self.tail.count(CONTENT) - self.tail.count(CONTENT + b'"')
-        if cut:
-            del self.times[-cut:]
+        lines, _, self.tail = (self.tail + piece).rpartition(b"\n")
+        self.pieces += [(now, len(text)) for text in CONTENT.findall(lines)]
+        for count in USAGE.findall(lines):
+            self.tokens = int(count)
         return bool(piece)
+
+    def tokens_between(self, begin, end):
+        """A chunk may carry several tokens: counted by the text's share of the whole answer."""
+        text = sum(size for moment, size in self.pieces if begin < moment <= end)
+        return self.tokens * text / sum(size for _, size in self.pieces)
 
 
 def run(port, model, streams, tokens, number):
@@ -86,13 +90,12 @@ def run(port, model, streams, tokens, number):
             if not key.data.take():
                 selector.unregister(key.fileobj)
                 key.fileobj.close()
-    short = [reader for reader in readers if len(reader.times) < tokens * 0.8]
+    short = [reader for reader in readers if reader.tokens < tokens * 0.8]
     if short:
-        sys.exit(f"bench: a stream had {len(short[0].times)} tokens of {tokens}: {short[0].head!r}")
-    begin = max(reader.times[0] for reader in readers)
-    end = min(reader.times[-1] for reader in readers)
-    count = sum(1 for reader in readers for moment in reader.times if begin < moment <= end)
-    return count / (end - begin)
+        sys.exit(f"bench: a stream had {short[0].tokens} tokens of {tokens}: {short[0].head!r}")
+    begin = max(reader.pieces[0][0] for reader in readers)
+    end = min(reader.pieces[-1][0] for reader in readers)
+    return sum(reader.tokens_between(begin, end) for reader in readers) / (end - begin)
 
 
 # ---- the two servers ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 // `waystation worker`: one engine, joined to a server.
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
 #include <thread>
 
@@ -16,6 +17,10 @@
 
 namespace waystation::app {
 namespace {
+
+// As often as a screen shows something new. Each report costs the server half a millisecond of the
+// cores that the model computes on (docs/performance.md).
+constexpr std::chrono::milliseconds kReportEvery{14};
 
 struct WorkerCommand {
   std::string connect;
@@ -50,6 +55,7 @@ Result<std::unique_ptr<engine::Engine>> make_engine(const WorkerCommand& command
   options.threads = command.threads > 0 ? static_cast<std::uint32_t>(command.threads)
                                         : std::max(1u, std::thread::hardware_concurrency());
   options.cache_dir = cache_folder();
+  options.report_every = kReportEvery;
   return embeds ? engine::open_embedding_engine(options) : engine::open_llama_engine(options);
 }
 
@@ -60,12 +66,13 @@ int run_worker_command(const WorkerCommand& command) {
       return fail(alive.error());
     }
   }
-  const int engines = int{!command.model.empty()} + int{!command.embed_model.empty()} +
-                      int{command.scripted_given};
+  const int engines =
+      int{!command.model.empty()} + int{!command.embed_model.empty()} + int{command.scripted_given};
   if (engines != 1) {
-    return fail(Error{Code::kInvalidArgument, "give one of --model FILE.gguf, --embed-model FILE.gguf "
-                                              "and --scripted SPEC; for several models start several "
-                                              "workers"});
+    return fail(Error{Code::kInvalidArgument,
+                      "give one of --model FILE.gguf, --embed-model FILE.gguf "
+                      "and --scripted SPEC; for several models start several "
+                      "workers"});
   }
   worker::WorkerOptions options;
   if (!command.join_token_file.empty()) {
@@ -84,9 +91,8 @@ int run_worker_command(const WorkerCommand& command) {
   options.exit_on_loss = command.local_parent > 0;
   options.parent_pid = command.local_parent;
   options.connect = [&command](link::WorkerEvents& events) {
-    return link::connect_grpc({.address = command.connect,
-                               .tls = {command.cert, command.key, command.ca}},
-                              events);
+    return link::connect_grpc(
+        {.address = command.connect, .tls = {command.cert, command.key, command.ca}}, events);
   };
   const Status ended = worker::run_worker(options, **engine);
   if (!ended) {
@@ -108,11 +114,15 @@ Run add_worker(CLI::App& parser) {
   auto* scripted = parser.add_option("--scripted", c.scripted,
                                      "Run the scripted engine: \"tokens=64,interval-ms=20\"");
   parser.add_option("--name", c.name, "This worker's name in logs and requests");
-  parser.add_option("--slots", c.slots, "Requests at once")->capture_default_str()
+  parser.add_option("--slots", c.slots, "Requests at once")
+      ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  parser.add_option("--context", c.context, "Tokens per slot, prompt and answer together; 0: all that the model can")
+  parser
+      .add_option("--context", c.context,
+                  "Tokens per slot, prompt and answer together; 0: all that the model can")
       ->capture_default_str();
-  parser.add_option("--threads", c.threads, "Threads; 0: all cores")->capture_default_str()
+  parser.add_option("--threads", c.threads, "Threads; 0: all cores")
+      ->capture_default_str()
       ->check(CLI::Range(0, 4096));
   parser.add_option("--join-token-file", c.join_token_file, "The secret of --link-listen's server");
   parser.add_option("--cert", c.cert, "This worker's TLS certificate (PEM)");

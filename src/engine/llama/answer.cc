@@ -177,6 +177,7 @@ bool Answer::report(v1::Output& output) {
   if (skip_text_ > 0) skip_text_ = drop_known(delta_.text, skip_text_);
   if (skip_reasoning_ > 0) skip_reasoning_ = drop_known(delta_.reasoning, skip_reasoning_);
   if (new_tokens_.empty() && delta_.empty() && !finished()) return false;
+  reported_ = true;
   output.set_choice(choice_);
   output.mutable_token_ids()->Add(new_tokens_.begin(), new_tokens_.end());
   new_tokens_.clear();

@@ -31,6 +31,7 @@ class Answer {
 
   // Moves what is new since the last call into `output`. False if there is nothing to tell.
   bool report(v1::Output& output);
+  bool reported() const { return reported_; }  // something was told already
 
   // Prompt and answer; all but the last are (or go) into the KV cache before the next token.
   const std::vector<llama_token>& tokens() const { return tokens_; }
@@ -61,6 +62,7 @@ class Answer {
   std::uint64_t skip_text_ = 0;  // bytes that the client has already, still to come
   std::uint64_t skip_reasoning_ = 0;
 
+  bool reported_ = false;
   // Not reported yet.
   std::vector<std::uint32_t> new_tokens_;
   std::uint32_t new_reasoning_tokens_ = 0;

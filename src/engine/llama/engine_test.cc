@@ -1,4 +1,5 @@
 // The llama engine with a real small model.
+#include <chrono>
 #include <map>
 #include <string>
 #include <vector>
@@ -184,6 +185,31 @@ TEST_F(LlamaEngine, ALongPromptDoesNotStopTheOthers) {
   EXPECT_GT(steps, 3);
   EXPECT_EQ(got_["short"].tokens.size(), before + steps);
   while (!engine_->idle()) step();
+}
+
+TEST_F(LlamaEngine, TokensTravelTogetherButForTheFirstAndTheLast) {
+  const Got undisturbed = run(body(kPrompts[0], kMore));
+  auto opened = open_llama_engine({.model_file = kModel,
+                                   .slots = 1,
+                                   .context_tokens = 1024,
+                                   .report_every = std::chrono::hours(1)});
+  ASSERT_TRUE(opened) << opened.error().message;
+  Engine& seldom = **opened;
+  seldom.start(assign("r", body(kPrompts[0], kMore)));
+  Got got;
+  std::vector<std::size_t> tokens_told;
+  for (int i = 0; i < 200 && !seldom.idle(); ++i) {
+    v1::Step out;
+    seldom.step(out);
+    for (const v1::Output& output : out.outputs()) {
+      if (output.token_ids_size() > 0) tokens_told.push_back(output.token_ids_size());
+      got.add(output);
+    }
+  }
+  EXPECT_EQ(tokens_told, (std::vector<std::size_t>{1, undisturbed.tokens.size() - 1}));
+  EXPECT_EQ(got.text, undisturbed.text);
+  EXPECT_EQ(got.tokens, undisturbed.tokens);
+  EXPECT_EQ(got.finish_reason, undisturbed.finish_reason);
 }
 
 TEST_F(LlamaEngine, CancelFreesTheSlotAtTheNextStep) {

@@ -39,12 +39,16 @@ bool same(const v1::Fence& a, const v1::Fence& b) {
 
 class LlamaEngine final : public Engine {
  public:
-  LlamaEngine(std::unique_ptr<Model> model, std::uint32_t slots)
-      : model_(std::move(model)), models_{model_->info()}, batch_(model_->batch_tokens()) {
+  LlamaEngine(std::unique_ptr<Model> model, const LlamaOptions& options)
+      : model_(std::move(model)),
+        models_{model_->info()},
+        batch_(model_->batch_tokens()),
+        report_every_(options.report_every) {
     can_copy_ =
         !llama_model_is_recurrent(model_->model()) && !llama_model_is_hybrid(model_->model());
-    slots_.resize(slots);
-    for (std::uint32_t i = 0; i < slots; ++i) slots_[i].sequence = static_cast<llama_seq_id>(i);
+    slots_.resize(options.slots);
+    for (std::uint32_t i = 0; i < options.slots; ++i)
+      slots_[i].sequence = static_cast<llama_seq_id>(i);
   }
 
   const std::vector<v1::ModelInfo>& models() const override { return models_; }
@@ -92,6 +96,8 @@ class LlamaEngine final : public Engine {
   Batch batch_;
   bool can_copy_ = false;
   std::uint64_t starts_ = 0;
+  const std::chrono::microseconds report_every_;
+  std::chrono::steady_clock::time_point reported_at_;
 };
 
 void LlamaEngine::start(v1::Assign assign) {
@@ -221,10 +227,15 @@ void LlamaEngine::step(v1::Step& out) {
   std::vector<Turn> turns = plan();
   if (turns.empty()) return;
   decode(turns);
+  const auto now = std::chrono::steady_clock::now();
+  const bool due = now - reported_at_ >= report_every_;
+  if (due) reported_at_ = now;
   for (const Turn& turn : turns) {
-    if (turn.slot->request->ended()) continue;  // told by the next sweep
+    const Slot& slot = *turn.slot;
+    if (slot.request->ended()) continue;  // told by the next sweep
     if (turn.row >= 0) advance(turn);
-    if (!turn.slot->request->ended()) report(*turn.slot, out);
+    if (slot.request->ended()) continue;
+    if (due || !slot.answer->reported() || slot.answer->finished()) report(*turn.slot, out);
   }
 }
 
@@ -362,7 +373,7 @@ Result<std::unique_ptr<Engine>> open_llama_engine(const LlamaOptions& options) {
   const v1::ModelInfo& info = (*model)->info();
   WS_LOG(info, "model loaded id={} slots={} context_tokens={} threads={} fingerprint={}", info.id(),
          options.slots, info.context_length(), options.threads, info.fingerprint());
-  return std::make_unique<LlamaEngine>(std::move(*model), options.slots);
+  return std::make_unique<LlamaEngine>(std::move(*model), options);
 }
 
 }  // namespace waystation::engine

@@ -2,6 +2,7 @@
 // its own: docs/adr/0004-llama-slot-loop.md.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -20,7 +21,10 @@ struct LlamaOptions {
                                         // trained with: what it was trained with
   std::uint32_t threads = 1;            // compute threads; more than free cores is far slower
   std::string chat_template = {};       // Jinja; empty: the model's own, else ChatML
-  bool embedding = false;               // for open_embedding_engine
+  // Answers are told of at most this often, so that a fast model's tokens travel together; the
+  // first and the last ones never wait. 0: after every step.
+  std::chrono::microseconds report_every{0};
+  bool embedding = false;  // for open_embedding_engine
   std::filesystem::path cache_dir =
       {};  // for the model's fingerprint; empty: hash it at every start
 };
