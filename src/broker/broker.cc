@@ -53,6 +53,8 @@ journal::Callbacks Broker::journal_callbacks() {
 }
 
 Status Broker::start(journal::Journal& journal, link::ServerTransport& transport) {
+  // This is a turn too: once it has flushed, the journal's thread may want to take the next one.
+  std::lock_guard lock(turn_mutex_);
   journal_ = &journal;
   transport_ = &transport;
   const std::int64_t began_us = deps_.clock.steady_us();
