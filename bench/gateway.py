@@ -14,19 +14,14 @@ import contextlib
 import json
 import os
 import pathlib
-import platform
-import re
 import shutil
-import signal
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from common import (BIN, ROOT, WRK_SCRIPT, first_line, free_port, load, machine, process, row, sync_ms,
+                    wait_for, write_rows)
+
 CONNECTIONS = (1, 16)
 MODEL = "instant"
 REPLY = json.dumps({
@@ -58,51 +53,6 @@ http {{
 }}
 """
 
-WRK_SCRIPT = """
-wrk.method = "POST"
-wrk.body = '{body}'
-wrk.headers["Content-Type"] = "application/json"
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format('RESULT {{"median_us":%d,"p99_us":%d,"requests":%d,"duration_us":%d,"errors":%d}}\\n',
-    latency:percentile(50), latency:percentile(99), summary.requests, summary.duration,
-    e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(url, within_s=20):
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                sys.exit(f"gateway: {url} doesn't answer: {error}")
-            time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def process(command, log):
-    with open(log, "wb") as out:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-    try:
-        yield child
-    finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
 
 def nginx(stack, folder, name, port, server, extra=""):
     path = folder / f"{name}.conf"
@@ -130,47 +80,6 @@ def start_all(stack, folder, binary):
          "--upstream-model", MODEL, "--log-level", "warn"], folder / "waystation.log"))
     wait_for(f"http://127.0.0.1:{ports['waystation']}/readyz")
     return ports
-
-
-def load(port, connections, seconds, script):
-    done = subprocess.run(["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script),
-                           f"http://127.0.0.1:{port}/v1/chat/completions"],
-                          capture_output=True, text=True, check=False)
-    match = re.search(r"^RESULT (.*)$", done.stdout, re.MULTILINE)
-    if not match:
-        sys.exit(f"gateway: wrk failed:\n{done.stdout}{done.stderr}")
-    result = json.loads(match[1])
-    return {"median_ms": result["median_us"] / 1000, "p99_ms": result["p99_us"] / 1000,
-            "per_s": result["requests"] / (result["duration_us"] / 1e6), "errors": result["errors"]}
-
-
-def sync_ms(folder, seconds=1.0):
-    """The median time of one fdatasync after 1 KiB was written into a file that has its size already,
-    as the journal does."""
-    path = folder / "sync"
-    with open(path, "wb", buffering=0) as file:
-        file.write(bytes(16 << 20))
-        os.fsync(file.fileno())
-        times, at, block = [], 0, os.urandom(1024)
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            os.pwrite(file.fileno(), block, at)
-            at = (at + 1024) % (16 << 20)
-            began = time.monotonic()
-            os.fdatasync(file.fileno())
-            times.append((time.monotonic() - began) * 1000)
-    path.unlink()
-    return statistics.median(times)
-
-
-def first_line(command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ((done.stdout + done.stderr).strip().splitlines() or ["?"])[0]
-
-
-def machine():
-    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}, Linux {platform.release()}"
 
 
 def measure(ports, runs, seconds, script, folder):
@@ -201,6 +110,21 @@ def summarise(results, syncs):
                      for name, count in middle]}
 
 
+def rows_of(summary):
+    table = {(each["what"], each["connections"]): each for each in summary["rows"]}
+    proxy = table["nginx", 1]["median_ms"] - table["direct", 1]["median_ms"]
+    equal = ("the upstream (one nginx worker, fixed reply), the request, wrk with one thread, kept connections; "
+             "only Waystation writes to the disk")
+    return [
+        row("through the upstream path, 1 connection: added median", f"{summary['added_ms']:.3f} ms",
+            f"nginx + {proxy:.3f} ms", None,
+            f"<= 2 x fdatasync + 0.10 = {summary['bar_added_ms']:.3f} ms",
+            summary["added_ms"] <= summary["bar_added_ms"], equal),
+        row("the same, 16 connections: requests/s", f"{summary['per_s_16']:,.0f}",
+            f"nginx {table['nginx', 16]['per_s']:,.0f}", summary["per_s_16"] / table["nginx", 16]["per_s"],
+            f">= {summary['bar_per_s_16']:,}", summary["per_s_16"] >= summary["bar_per_s_16"], equal)]
+
+
 def show(summary, binary):
     names = {"direct": "direct", "nginx": "nginx as a proxy", "waystation": "Waystation, fsync on"}
     print(f"\n{machine()}; {first_line(['nginx', '-v'])}; {first_line(['wrk', '-v'])}; "
@@ -208,23 +132,18 @@ def show(summary, binary):
     print(f"fdatasync after 1 KiB: {summary['sync_ms']:.3f} ms (median)\n")
     print("| | connections | median ms | p99 ms | requests/s | errors |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for row in summary["rows"]:
-        print(f"| {names[row['what']]} | {row['connections']} | {row['median_ms']:.3f} | "
-              f"{row['p99_ms']:.3f} | {row['per_s']:,.0f} | {row['errors']} |")
-    print(f"\nadded at 1 connection: {summary['added_ms']:.3f} ms "
-          f"(bar {summary['bar_added_ms']:.3f} = 2 x fdatasync + 0.10); "
-          f"at 16: {summary['per_s_16']:,.0f}/s (bar {summary['bar_per_s_16']:,})")
-    print("Equal for all: the upstream (one nginx worker, fixed reply), the request, wrk with one thread, kept\n"
-          "connections, the machine with everything on it. Only Waystation writes to the disk.")
+    for each in summary["rows"]:
+        print(f"| {names[each['what']]} | {each['connections']} | {each['median_ms']:.3f} | "
+              f"{each['p99_ms']:.3f} | {each['per_s']:,.0f} | {each['errors']} |")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bin", default=str(ROOT / "build/release/waystation"))
+    parser.add_argument("--bin", default=str(BIN))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--folder", default=str(ROOT / "build"), help="on the disk to measure")
-    parser.add_argument("--out", help="write the numbers as JSON")
+    parser.add_argument("--out", help="write the rows as JSON")
     options = parser.parse_args()
     for tool in ("wrk", "nginx"):
         if shutil.which(tool) is None and not pathlib.Path("/usr/sbin", tool).exists():
@@ -241,9 +160,8 @@ def main():
             results, syncs = measure(ports, options.runs, options.seconds, script, folder)
     summary = summarise(results, syncs)
     show(summary, options.bin)
-    if options.out:
-        pathlib.Path(options.out).write_text(json.dumps(summary, indent=1) + "\n")
-    return 1 if any(row["errors"] for row in summary["rows"]) else 0
+    write_rows(rows_of(summary), options.out)
+    return 1 if any(each["errors"] for each in summary["rows"]) else 0
 
 
 if __name__ == "__main__":

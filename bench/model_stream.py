@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import re
 import selectors
 import signal
@@ -32,7 +31,8 @@ import time
 import urllib.error
 import urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from common import BIN, ROOT, first_line, free_port, machine, row, write_rows
+
 BAR = 0.95
 CONTENT = re.compile(rb'"content":"((?:[^"\\]|\\.)+)"')
 USAGE = re.compile(rb'"completion_tokens":\s*(\d+)')
@@ -99,12 +99,6 @@ def run(port, model, streams, tokens, number):
 
 
 # ---- the two servers ----------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Server:
@@ -176,21 +170,9 @@ def start(options, folder, prefix):
 # ---- the table ----------------------------------------------------------------------------------
 
 
-def first_line(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    return (done.stdout or "?").strip().splitlines()[0]
-
-
-def machine():
-    cpu = next((line.partition(":")[2].strip()
-                for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.machine())
-    return f"{os.cpu_count()} cores of {cpu}, Linux {platform.release()}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "build/release/waystation")
+    parser.add_argument("--binary", type=pathlib.Path, default=BIN)
     parser.add_argument("--model", type=pathlib.Path,
                         default=ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8])
@@ -199,17 +181,18 @@ def main():
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--context", type=int, default=4096, help="tokens of a slot")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", help="write the rows as JSON")
     options = parser.parse_args()
     for file in (options.binary, options.model):
         if not file.exists():
             sys.exit(f"bench: {file} is not there: run 'make build' and 'make models'")
-    prefix = pathlib.Path(first_line(ROOT / "tools/build_llama.sh", "--print-prefix"))
+    prefix = pathlib.Path(first_line([ROOT / "tools/build_llama.sh", "--print-prefix"]))
     if not (prefix / "stamp").exists():
         sys.exit(f"bench: llama.cpp is not built ({prefix}): run 'make setup'")
 
     print(f"machine: {machine()}, load {os.getloadavg()[0]:.2f}")
-    print(f"Waystation {first_line(options.binary, '--version')}, commit "
-          f"{first_line('git', 'describe', '--always', '--dirty')}; llama.cpp {prefix.name}; "
+    print(f"Waystation {first_line([options.binary, '--version'])}, commit "
+          f"{first_line(['git', 'describe', '--always', '--dirty'])}; llama.cpp {prefix.name}; "
           f"{options.model.stem}, {options.threads} threads, {options.slots} slots of "
           f"{options.context} tokens, answers of {options.tokens}", flush=True)
     speeds, failed = {}, False
@@ -235,14 +218,15 @@ def main():
         finally:
             ours.stop()
             theirs.stop()
-    print()
-    print("| streams | Waystation, tokens/s | llama-server, tokens/s | ratio | bar |")
-    print("| --- | --- | --- | --- | --- |")
+    rows = []
     for streams in options.streams:
         mine, other = (statistics.median(speeds[server, streams]) for server in (ours, theirs))
         failed |= mine / other < BAR
-        print(f"| {streams} | {mine:.1f} | {other:.1f} | {mine / other:.3f} | {BAR} |")
-    print(f"\nmedian of {options.runs}, interleaved; load at the end {os.getloadavg()[0]:.2f}")
+        rows.append(row(f"real model through the whole path, {streams} stream{'s' * (streams > 1)}: tokens/s",
+                        f"{mine:.1f}", f"llama-server {other:.1f}", mine / other, f">= {BAR}",
+                        mine / other >= BAR, f"model, build of llama.cpp, {options.threads} threads, "
+                        f"{options.slots} slots, prompts; median of {options.runs}, interleaved"))
+    write_rows(rows, options.out)
     return 1 if failed else 0
 
 

@@ -193,6 +193,10 @@ std::optional<WorkerId> Broker::pick_for(const ledger::Request& request, const s
   if (!request.attempts.empty() && request.attempts.back().outcome() == "engine_error") {
     need.avoid = request.attempts.back().worker_name();
   }
+  if (need.lane.empty() && dispatcher_.has_choice(model)) {
+    need.prefix = dispatch::prefix_chain(request.envelope->tenant() + '\n' + model,
+                                         request.envelope->data());
+  }
   return dispatcher_.pick(need);
 }
 

@@ -57,6 +57,7 @@ bool Dispatcher::somebody_continues(const Need& need) const {
 std::optional<WorkerId> Dispatcher::pick(const Need& need) {
   if (need.alone) return pick_alone(need);
   const auto known = need.lane.empty() ? lane_index_.end() : lane_index_.find(need.lane);
+  const std::optional<WorkerId> prefix_holder = prefixes_.holder(need.prefix);
   const bool must_continue = need.begun && somebody_continues(need);
   std::optional<std::uint32_t> rank;
   std::optional<WorkerId> avoided;
@@ -72,8 +73,8 @@ std::optional<WorkerId> Dispatcher::pick(const Need& need) {
     if (rank && state.offer.rank < *rank) candidates_.clear();
     rank = state.offer.rank;
     const bool ran_lane = known != lane_index_.end() && known->second->second == id;
-    candidates_.push_back({id, state.offer.slots, state.in_flight, ran_lane, state.offer.weight,
-                           state.taken});
+    candidates_.push_back({id, state.offer.slots, state.in_flight, ran_lane, prefix_holder == id,
+                           state.offer.weight, state.taken});
   }
   if (candidates_.empty() && !avoided) return std::nullopt;
   const WorkerId chosen =
@@ -84,6 +85,7 @@ std::optional<WorkerId> Dispatcher::pick(const Need& need) {
     state.taken += kShare / std::max(state.offer.weight, 1U);
   }
   if (!need.lane.empty()) remember(need.lane, chosen);
+  prefixes_.remember(need.prefix, chosen);
   return chosen;
 }
 
@@ -131,6 +133,12 @@ void Dispatcher::release(WorkerId worker) {
 bool Dispatcher::serves(const std::string& model) const {
   return std::any_of(workers_.begin(), workers_.end(),
                      [&](const auto& entry) { return entry.second.service(model) != nullptr; });
+}
+
+bool Dispatcher::has_choice(const std::string& model) const {
+  return std::count_if(workers_.begin(), workers_.end(), [&](const auto& entry) {
+           return entry.second.service(model) != nullptr;
+         }) > 1;
 }
 
 bool Dispatcher::has_credit(const std::string& model) const {

@@ -13,6 +13,7 @@
 
 #include "base/ids.h"
 #include "dispatch/policy.h"
+#include "dispatch/prefixes.h"
 
 namespace waystation::dispatch {
 
@@ -34,7 +35,8 @@ struct Offer {
 // What a lane's head needs.
 struct Need {
   std::string model;
-  std::string lane = {};   // empty: no affinity
+  std::string lane = {};   // of a conversation; empty: none
+  std::vector<std::uint64_t> prefix = {};  // prefix_chain() of its prompt; empty: not compared
   bool alone = false;      // only an empty worker will do, and it gets nothing else until release()
   bool begun = false;      // there is an answer to go on from …
   std::string fingerprint = {};  // … of this model's tokens; empty: only its text
@@ -63,6 +65,8 @@ class Dispatcher {
   void release(WorkerId worker);
 
   bool serves(const std::string& model) const;
+  // Several workers serve it, so there is a choice.
+  bool has_choice(const std::string& model) const;
   // Some worker could take a request for this model now.
   bool has_credit(const std::string& model) const;
   std::uint32_t slots() const;
@@ -88,6 +92,8 @@ class Dispatcher {
   std::unique_ptr<Policy> policy_;
   std::vector<std::pair<WorkerId, Worker>> workers_;  // few; in order of joining
   std::vector<Candidate> candidates_;                 // reused between picks
+
+  PrefixIndex prefixes_;
 
   // The worker that last ran a lane holds its prompt in cache. Bounded, least recently used out.
   using LaneEntry = std::pair<std::string, WorkerId>;

@@ -1,5 +1,8 @@
 #include "dispatch/dispatcher.h"
 
+#include <map>
+#include <string>
+
 #include <gtest/gtest.h>
 
 namespace waystation::dispatch {
@@ -41,6 +44,44 @@ TEST(DispatcherTest, AConversationGoesBackToItsWorker) {
   ASSERT_EQ(dispatcher.pick({.model = "m", .lane = "talk", .alone = false}), kB);  // although A has less to do
   dispatcher.remove(kB);
   EXPECT_EQ(dispatcher.pick({.model = "m", .lane = "talk", .alone = false}), kA);
+}
+
+// A chat without a conversation: each turn brings the whole history.
+TEST(DispatcherTest, AGrownPromptGoesToWhoeverHasItsBeginning) {
+  Dispatcher dispatcher;
+  dispatcher.add(kA, "kA", offer("m", 8));
+  dispatcher.add(kB, "kB", offer("m", 8));
+  EXPECT_TRUE(dispatcher.has_choice("m"));
+  std::string chat(500, 'x');
+  const auto turn = [&](std::string_view scope = "t") {
+    return dispatcher.pick({.model = "m", .prefix = prefix_chain(scope, chat)});
+  };
+  ASSERT_EQ(dispatcher.pick({.model = "m"}), kA);
+  ASSERT_EQ(turn(), kB);
+  chat += std::string(300, 'y');
+  EXPECT_EQ(turn(), kB);        // although A has less to do
+  EXPECT_EQ(turn("u"), kA);     // another tenant's
+  chat += std::string(3000, 'z');
+  ASSERT_EQ(dispatcher.pick({.model = "m"}), kA);
+  ASSERT_EQ(dispatcher.pick({.model = "m"}), kB);
+  EXPECT_EQ(turn(), kA) << "what B has is the smaller part, so the load decides";
+}
+
+TEST(DispatcherTest, ABeginningThatAllShareDoesNotBringAllToOne) {
+  Dispatcher dispatcher;
+  dispatcher.add(kA, "kA", offer("m", 8));
+  dispatcher.add(kB, "kB", offer("m", 8));
+  const auto chain = prefix_chain("t", std::string(1000, 's'));
+  std::map<std::uint64_t, int> got;
+  for (int i = 0; i < 12; ++i) ++got[dispatcher.pick({.model = "m", .prefix = chain})->value];
+  EXPECT_GE(got[kA.value], 4);
+  EXPECT_GE(got[kB.value], 4);
+}
+
+TEST(DispatcherTest, APrefixHasWholeBlocksOnly) {
+  EXPECT_TRUE(prefix_chain("t", std::string(127, 'x')).empty());
+  EXPECT_EQ(prefix_chain("t", std::string(128 * 200, 'x')).size(), 128U);
+  EXPECT_NE(prefix_chain("t", std::string(128, 'x')), prefix_chain("u", std::string(128, 'x')));
 }
 
 TEST(DispatcherTest, ASuspectRunsAloneAndAWorkerIsEmptiedForIt) {

@@ -15,6 +15,7 @@ struct Candidate {
   std::uint32_t slots = 1;
   std::uint32_t in_flight = 0;  // less than slots
   bool ran_lane = false;        // it ran this conversation's last request
+  bool has_prefix = false;      // it computed most of this prompt for another request
   std::uint32_t weight = 0;     // share of the load; 0 = by its slots
   std::uint64_t taken = 0;      // work given to it, in shares of its weight
 };
@@ -27,8 +28,10 @@ class Policy {
 };
 
 // The worker that ran the conversation before, for its cached prompt; else, of weighted ones, the one
-// that is furthest behind its share; else the one with the smallest share of its slots taken, the
-// earliest joined of equals.
+// that is furthest behind its share; else the one that computed most of this prompt
+// before, unless it is busier than another by more than a quarter of its slots (a beginning that
+// everybody shares must not bring everybody to one worker); else the one with the smallest share of its
+// slots taken, the earliest joined of equals.
 std::unique_ptr<Policy> make_least_loaded();
 
 }  // namespace waystation::dispatch
