@@ -8,7 +8,7 @@ namespace waystation::dispatch {
 namespace {
 constexpr std::size_t kLanesRemembered = 16'384;
 constexpr std::uint64_t kShare = 1 << 20;
-}
+}  // namespace
 
 const Service* Dispatcher::Worker::service(const std::string& model) const {
   const auto& all = offer.services;
@@ -29,7 +29,8 @@ void Dispatcher::add(WorkerId worker, std::string name, Offer offer) {
   Worker state{std::move(name), std::move(offer)};
   // It begins beside those that are there, not with all the work that they got before it came.
   std::optional<std::uint64_t> least;
-  for (const auto& [id, other] : workers_) least = std::min(least.value_or(other.taken), other.taken);
+  for (const auto& [id, other] : workers_)
+    least = std::min(least.value_or(other.taken), other.taken);
   state.taken = least.value_or(0);
   workers_.emplace_back(worker, std::move(state));
 }

@@ -18,9 +18,10 @@ class LeastLoaded final : public Policy {
       if (a.ran_lane) return i;
       if (a.has_prefix) has_prefix = i;
       const Candidate& b = candidates[best];
-      if (weighted ? a.taken < b.taken : load(a) < load(b)) best = i;
+      const bool freer = weighted || load(a) == load(b) ? a.taken < b.taken : load(a) < load(b);
+      if (freer) best = i;
     }
-    if (!weighted && has_prefix && load(candidates[*has_prefix]) <= load(candidates[best]) + 0.25) {
+    if (!weighted && has_prefix && load(candidates[*has_prefix]) < load(candidates[best]) + 0.125) {
       return *has_prefix;
     }
     return best;

@@ -27,11 +27,12 @@ class Policy {
   virtual std::size_t choose(const std::vector<Candidate>& candidates) = 0;
 };
 
-// The worker that ran the conversation before, for its cached prompt; else, of weighted ones, the one
-// that is furthest behind its share; else the one that computed most of this prompt
-// before, unless it is busier than another by more than a quarter of its slots (a beginning that
-// everybody shares must not bring everybody to one worker); else the one with the smallest share of its
-// slots taken, the earliest joined of equals.
+// The worker that ran the conversation before, for its cached prompt; else, of weighted ones, the
+// one that is furthest behind its share; else the one that computed most of this prompt before,
+// unless it is busier than another by an eighth of its slots (on a CPU a stream beside it costs
+// more than a prompt computed again; and a beginning that everybody shares must not bring everybody
+// to one worker); else the one with the smallest share of its slots taken; of equals the one that
+// was given least.
 std::unique_ptr<Policy> make_least_loaded();
 
 }  // namespace waystation::dispatch
