@@ -151,10 +151,11 @@ mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulat
 	@python3 tests/mutation/run.py --jobs $(JOBS)
 
 .PHONY: bench
-bench: setup build ## speed beside llama-server's and nginx's; wants a machine with nothing else to do
-	@$(MAKE) setup-apt APT_PACKAGES="nginx-light wrk"
-	$(WITH_VENV) python3 bench/model_stream.py --binary $(BIN) --model $(MODEL)
-	$(WITH_VENV) python3 bench/gateway.py --bin $(BIN)
+bench: setup ## speed beside what people use today (BENCH= only some); wants a machine with nothing else to do
+	@$(MAKE) setup-apt APT_PACKAGES="nginx-light wrk redis-server"
+	$(WITH_VENV) bench/setup_peers.sh
+	$(MAKE) build-preset PRESET=release TARGET="waystation journal_bench sse_load queue_load"
+	$(WITH_VENV) python3 bench/run.py $(BENCH)
 
 .PHONY: tidy
 tidy: build ## clang-tidy over the folders TIDY= of src/ (needs Debian's clang-tidy-16)

@@ -16,6 +16,8 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "build/release/waystation"
+# What bench/setup_peers.sh put there.
+PEERS = pathlib.Path(os.environ.get("WAYSTATION_CACHE", pathlib.Path.home() / ".cache/waystation")) / "bench-peers"
 
 WRK_SCRIPT = """
 wrk.method = "POST"

@@ -4,7 +4,7 @@ with every request on the disk before it is answered.
 
     bench/gateway.py [--bin build/release/waystation] [--runs 7] [--seconds 3] [--out FILE.json]
 
-The upstream is nginx with a fixed reply. All three are driven by the same wrk with the same request, by
+The upstream is nginx with a fixed reply. LiteLLM is measured too where bench/setup_peers.sh put it. All are driven by the same wrk with the same request, by
 turns, so that what else the machine does falls on all alike. Needs wrk and nginx:
 apt-get install wrk nginx-light
 """
@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 
-from common import (BIN, ROOT, WRK_SCRIPT, first_line, free_port, load, machine, process, row, sync_ms,
+from common import (BIN, PEERS, ROOT, WRK_SCRIPT, first_line, free_port, load, machine, process, row, sync_ms,
                     wait_for, write_rows)
 
 CONNECTIONS = (1, 16)
@@ -63,8 +63,26 @@ def nginx(stack, folder, name, port, server, extra=""):
     wait_for(f"http://127.0.0.1:{port}/v1/models")
 
 
+LITELLM = PEERS / "litellm/bin/litellm"
+
+
+def litellm(stack, folder, port, upstream):
+    config = folder / "litellm.yaml"
+    config.write_text(f"""
+model_list:
+  - model_name: {MODEL}
+    litellm_params:
+      model: openai/{MODEL}
+      api_base: http://127.0.0.1:{upstream}/v1
+      api_key: none
+""")
+    stack.enter_context(process([LITELLM, "--config", config, "--host", "127.0.0.1", "--port", str(port),
+                                 "--num_workers", "2"], folder / "litellm.log"))
+    wait_for(f"http://127.0.0.1:{port}/health/liveliness", 120)
+
+
 def start_all(stack, folder, binary):
-    """The three, ready: {name: port}."""
+    """All of them, ready: {name: port}."""
     ports = {name: free_port() for name in ("direct", "nginx", "waystation")}
     nginx(stack, folder, "direct", ports["direct"],
           "location = /v1/models { return 200 '{\"object\":\"list\",\"data\":[]}'; } "
@@ -79,6 +97,11 @@ def start_all(stack, folder, binary):
          str(folder / "data"), "--upstream", f"http://127.0.0.1:{ports['direct']}/v1",
          "--upstream-model", MODEL, "--log-level", "warn"], folder / "waystation.log"))
     wait_for(f"http://127.0.0.1:{ports['waystation']}/readyz")
+    if LITELLM.exists():
+        ports["litellm"] = free_port()
+        litellm(stack, folder, ports["litellm"], ports["direct"])
+    else:
+        print("gateway: without LiteLLM: run bench/setup_peers.sh", file=sys.stderr)
     return ports
 
 
@@ -115,6 +138,11 @@ def rows_of(summary):
     proxy = table["nginx", 1]["median_ms"] - table["direct", 1]["median_ms"]
     equal = ("the upstream (one nginx worker, fixed reply), the request, wrk with one thread, kept connections; "
              "only Waystation writes to the disk")
+    rows = []
+    if ("litellm", 16) in table:
+        theirs = table["litellm", 16]["per_s"]
+        rows.append(row("the same beside LiteLLM, 16 connections: requests/s", f"{summary['per_s_16']:,.0f}",
+                        f"LiteLLM {theirs:,.0f}", summary["per_s_16"] / theirs, "", None, equal))
     return [
         row("through the upstream path, 1 connection: added median", f"{summary['added_ms']:.3f} ms",
             f"nginx + {proxy:.3f} ms", None,
@@ -122,11 +150,12 @@ def rows_of(summary):
             summary["added_ms"] <= summary["bar_added_ms"], equal),
         row("the same, 16 connections: requests/s", f"{summary['per_s_16']:,.0f}",
             f"nginx {table['nginx', 16]['per_s']:,.0f}", summary["per_s_16"] / table["nginx", 16]["per_s"],
-            f">= {summary['bar_per_s_16']:,}", summary["per_s_16"] >= summary["bar_per_s_16"], equal)]
+            f">= {summary['bar_per_s_16']:,}", summary["per_s_16"] >= summary["bar_per_s_16"], equal), *rows]
 
 
 def show(summary, binary):
-    names = {"direct": "direct", "nginx": "nginx as a proxy", "waystation": "Waystation, fsync on"}
+    names = {"direct": "direct", "nginx": "nginx as a proxy", "waystation": "Waystation, fsync on",
+             "litellm": "LiteLLM"}
     print(f"\n{machine()}; {first_line(['nginx', '-v'])}; {first_line(['wrk', '-v'])}; "
           f"waystation {first_line([binary, '--version'])}")
     print(f"fdatasync after 1 KiB: {summary['sync_ms']:.3f} ms (median)\n")
