@@ -20,10 +20,6 @@ constexpr int kHelpTurns = 4;
 // The broker whose calls this thread gathers, see Api::gather().
 thread_local const Broker* gathers_for = nullptr;
 
-stream::Ending ending_of(const v1::Settled& settled) {
-  return {settled.state(), settled.finish_reason(), settled.failure(), settled.usage()};
-}
-
 }  // namespace
 
 Broker::Broker(Config config, Deps deps)
@@ -170,94 +166,6 @@ void Broker::absorb() {
     } else {
       stop_work(std::get<ledger::StopWork>(effect));
     }
-  }
-}
-
-// What readers see of a record, once it is durable.
-void Broker::publish(v1::Record& record, LogIndex index) {
-  switch (record.body_case()) {
-    case v1::Record::kAccepted: {
-      const auto id = RequestId::parse(record.accepted().envelope().id());
-      gate_.add(index, [this, id = *id](const Error* lost) {
-        if (lost == nullptr) hub_.open(id, 0);
-      });
-      return;
-    }
-    case v1::Record::kAppended: {
-      v1::Appended& appended = *record.mutable_appended();
-      const auto id = RequestId::from_bytes(appended.request());
-      auto block = std::make_shared<stream::Block>();
-      block->first = appended.first_sequence();
-      block->events.assign(std::make_move_iterator(appended.mutable_events()->begin()),
-                           std::make_move_iterator(appended.mutable_events()->end()));
-      std::size_t tokens = 0;
-      bool brings_something = false;
-      for (const v1::Event& event : block->events) {
-        brings_something |= event.kind() == v1::EVENT_KIND_DELTA;
-        tokens += static_cast<std::size_t>(event.token_ids_size()) + event.text_tokens();
-      }
-      const ledger::Request* request = ledger_->find(*id);
-      // The starts of the choices come first, then the first token.
-      const Sequence starts = request == nullptr ? 1 : request->choice_count;
-      const bool first = brings_something && block->first <= starts && block->end() > starts;
-      const TimeMs accepted_ms = request == nullptr ? 0 : request->accepted_ms;
-      gate_.add(index, [this, id = *id, block = std::move(block), tokens, first,
-                        accepted_ms](const Error* lost) {
-        if (lost != nullptr) return;
-        metrics_.tokens.add(static_cast<double>(tokens));
-        if (first) {
-          metrics_.first_token_seconds.observe(static_cast<double>(now_ms() - accepted_ms) / 1000);
-        }
-        hub_.append(id, block);
-      });
-      return;
-    }
-    case v1::Record::kSettled: {
-      const auto id = RequestId::from_bytes(record.settled().request());
-      const ledger::Request& request = *ledger_->find(*id);
-      const double seconds = static_cast<double>(request.ended_ms - request.accepted_ms) / 1000;
-      gate_.add(index,
-                [this, id = *id, seconds, ending = ending_of(record.settled())](const Error* lost) {
-                  if (lost != nullptr) return;
-                  switch (ending.state) {
-                    case v1::REQUEST_STATE_COMPLETED:
-                      metrics_.completed.add();
-                      break;
-                    case v1::REQUEST_STATE_FAILED:
-                      metrics_.failed.add();
-                      break;
-                    case v1::REQUEST_STATE_CANCELLED:
-                      metrics_.cancelled.add();
-                      break;
-                    case v1::REQUEST_STATE_EXPIRED:
-                      metrics_.expired.add();
-                      break;
-                    default:
-                      metrics_.dead.add();
-                  }
-                  metrics_.duration_seconds.observe(seconds);
-                  hub_.end(id, ending);
-                });
-      return;
-    }
-    case v1::Record::kForgotten:
-      for (const std::string& raw : record.forgotten().requests()) {
-        gate_.add(index, [this, id = *RequestId::from_bytes(raw)](const Error* lost) {
-          if (lost == nullptr) hub_.forget(id);
-        });
-      }
-      return;
-    case v1::Record::kErased:
-      gate_.add(index,
-                [this, id = *RequestId::from_bytes(record.erased().request())](const Error* lost) {
-                  if (lost == nullptr) hub_.forget(id);
-                });
-      return;
-    case v1::Record::kAttemptEnded:
-      metrics_.attempts_lost.add();
-      return;
-    default:
-      return;
   }
 }
 

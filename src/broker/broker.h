@@ -164,7 +164,11 @@ class Broker final : public Api, public link::ServerEvents {
   bool take_turn();
   bool leave(Task& task);
   void absorb();  // what the last command proposed: to the batch and the gate
+  // What readers see of a record, once it is durable (publish.cc).
   void publish(v1::Record& record, LogIndex index);
+  void publish_events(v1::Appended& appended, LogIndex index);
+  void publish_end(const v1::Settled& settled, LogIndex index);
+  void publish_gone(const std::string& request, LogIndex index);
   void when_durable(Effect effect) { gate_.add(ledger_->index(), std::move(effect)); }
   void flush();
   void tick();

@@ -1,12 +1,13 @@
 // Many streams at once, and how evenly their tokens come.
 //
-//   sse_load PORT STREAMS TOKENS INTERVAL_MS
+//   sse_load PORT STREAMS TOKENS INTERVAL_MS RAMP_MS
 //
-// Opens STREAMS streamed chats of TOKENS tokens each against a `waystation serve --scripted
-// tokens=TOKENS,interval-ms=INTERVAL_MS`, whose token k comes k × INTERVAL_MS after the answer's
-// start. So the earliest of (arrival − k × INTERVAL_MS) over a stream's tokens is when it would
-// have begun without any delay, and how much later than by that clock a token comes is its added
-// delay. Prints one line of JSON. One thread with epoll: it shares the machine with the server.
+// Opens STREAMS streamed chats of TOKENS tokens each, evenly over RAMP_MS, against a `waystation
+// serve --scripted tokens=TOKENS,interval-ms=INTERVAL_MS`, whose token k comes k × INTERVAL_MS
+// after the answer's start. So the earliest of (arrival − k × INTERVAL_MS) over a stream's tokens
+// is when it would have begun without any delay, and how much later than by that clock a token
+// comes is its added delay. Counted are the tokens that come while all streams run. Prints one line
+// of JSON. One thread with epoll: it shares the machine with the server.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -100,55 +101,89 @@ double at_share(const std::vector<double>& sorted, double share) {
   return sorted.empty() ? 0 : sorted[static_cast<std::size_t>(share * (sorted.size() - 1))];
 }
 
-}  // namespace
+struct Load {
+  int port;
+  int tokens;
+  double interval_ms;
+  double ramp_ms;
+  std::vector<Stream> streams;
+};
 
-int main(int count, char** words) {
-  if (count != 5) {
-    std::fprintf(stderr, "use: sse_load PORT STREAMS TOKENS INTERVAL_MS\n");
-    return 2;
-  }
-  const int port = std::atoi(words[1]);
-  const int tokens = std::atoi(words[3]);
-  const double interval_ms = std::atof(words[4]);
-  std::vector<Stream> streams(static_cast<std::size_t>(std::atoi(words[2])));
+// Until every stream has ended, or none can any more.
+void run(Load& load) {
   const int poll = ::epoll_create1(0);
-  for (std::size_t i = 0; i < streams.size(); ++i) {
-    open_stream(streams[i], port, tokens, static_cast<int>(i));
-    epoll_event event{.events = EPOLLIN, .data = {.u64 = i}};
-    if (::epoll_ctl(poll, EPOLL_CTL_ADD, streams[i].socket, &event) != 0) fail("epoll_ctl");
-  }
-  std::size_t open = streams.size();
-  const double give_up_ms = now_ms() + tokens * interval_ms * 4 + 60'000;
+  const double began_ms = now_ms();
+  const double give_up_ms = began_ms + load.ramp_ms + load.tokens * load.interval_ms * 4 + 60'000;
+  const double apart_ms = load.ramp_ms / static_cast<double>(load.streams.size());
+  std::size_t opened = 0;
+  std::size_t ended = 0;
   std::vector<epoll_event> events(1024);
-  while (open > 0 && now_ms() < give_up_ms) {
-    const int ready = ::epoll_wait(poll, events.data(), static_cast<int>(events.size()), 1000);
+  while (ended < load.streams.size() && now_ms() < give_up_ms) {
+    while (opened < load.streams.size() &&
+           now_ms() >= began_ms + static_cast<double>(opened) * apart_ms) {
+      Stream& stream = load.streams[opened];
+      open_stream(stream, load.port, load.tokens, static_cast<int>(opened));
+      epoll_event event{.events = EPOLLIN, .data = {.u64 = opened}};
+      if (::epoll_ctl(poll, EPOLL_CTL_ADD, stream.socket, &event) != 0) fail("epoll_ctl");
+      ++opened;
+    }
+    const int wait_ms = opened < load.streams.size() ? 1 : 1000;
+    const int ready = ::epoll_wait(poll, events.data(), static_cast<int>(events.size()), wait_ms);
     for (int i = 0; i < ready; ++i) {
-      Stream& stream = streams[events[static_cast<std::size_t>(i)].data.u64];
+      Stream& stream = load.streams[events[static_cast<std::size_t>(i)].data.u64];
       read_stream(stream);
       if (!stream.done && !stream.closed) continue;
       ::close(stream.socket);
-      --open;
+      ++ended;
     }
   }
-  std::vector<double> delays;
+}
+
+void report(const Load& load) {
+  double all_run_ms = 0;  // from here to there all streams run
+  double first_end_ms = 1e300;
   std::size_t whole = 0;
   std::size_t received = 0;
-  for (const Stream& stream : streams) {
+  for (const Stream& stream : load.streams) {
     received += stream.token_ms.size();
-    whole += stream.done && stream.token_ms.size() == static_cast<std::size_t>(tokens) ? 1 : 0;
-    double start = 1e300;
+    whole += stream.done && stream.token_ms.size() == static_cast<std::size_t>(load.tokens) ? 1 : 0;
+    if (stream.token_ms.empty()) continue;
+    all_run_ms = std::max(all_run_ms, stream.token_ms.front());
+    first_end_ms = std::min(first_end_ms, stream.token_ms.back());
+  }
+  std::vector<double> delays;
+  for (const Stream& stream : load.streams) {
+    double start_ms = 1e300;
     for (std::size_t k = 0; k < stream.token_ms.size(); ++k) {
-      start = std::min(start, stream.token_ms[k] - static_cast<double>(k) * interval_ms);
+      start_ms = std::min(start_ms, stream.token_ms[k] - static_cast<double>(k) * load.interval_ms);
     }
     for (std::size_t k = 0; k < stream.token_ms.size(); ++k) {
-      delays.push_back(stream.token_ms[k] - static_cast<double>(k) * interval_ms - start);
+      const double at_ms = stream.token_ms[k];
+      if (at_ms < all_run_ms || at_ms > first_end_ms) continue;
+      delays.push_back(at_ms - static_cast<double>(k) * load.interval_ms - start_ms);
     }
   }
   std::sort(delays.begin(), delays.end());
-  std::printf(
-      R"({"streams":%zu,"whole":%zu,"tokens":%zu,"median_ms":%.2f,"p99_ms":%.2f,"max_ms":%.2f})"
-      "\n",
-      streams.size(), whole, received, at_share(delays, 0.5), at_share(delays, 0.99),
-      at_share(delays, 1.0));
-  return whole == streams.size() ? 0 : 1;
+  std::printf(R"({"streams":%zu,"whole":%zu,"tokens":%zu,"counted":%zu,"median_ms":%.2f,)"
+              R"("p99_ms":%.2f,"max_ms":%.2f})"
+              "\n",
+              load.streams.size(), whole, received, delays.size(), at_share(delays, 0.5),
+              at_share(delays, 0.99), at_share(delays, 1.0));
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (count != 6) {
+    std::fprintf(stderr, "use: sse_load PORT STREAMS TOKENS INTERVAL_MS RAMP_MS\n");
+    return 2;
+  }
+  Load load{.port = std::atoi(words[1]),
+            .tokens = std::atoi(words[3]),
+            .interval_ms = std::atof(words[4]),
+            .ramp_ms = std::atof(words[5]),
+            .streams = std::vector<Stream>(static_cast<std::size_t>(std::atoi(words[2])))};
+  run(load);
+  report(load);
+  return 0;
 }
