@@ -5,6 +5,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -19,6 +20,7 @@
 #include "app/commands.h"
 #include "app/paths.h"
 #include "app/serve_options.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/thread_executor.h"
 #include "base/thread_name.h"
@@ -261,6 +263,10 @@ void shut_down(const ServeOptions& options, broker::Broker& broker, BrokerThread
 
 int run_serve(const ServeOptions& options) {
   if (const Status good = init_logging(options.log_level); !good) return fail(good.error());
+  if (const char* at = std::getenv("WAYSTATION_CRASH_AT")) {  // for tests; see docs/testing.md
+    if (const Status armed = arm_crash_point(at); !armed) return fail(armed.error());
+    WS_LOG(warn, "this process will be killed crash_at={}", at);
+  }
   std::signal(SIGXFSZ, SIG_IGN);  // a file-size limit is to look like a full disk, not end us
   EndSignal end;
   worker::SignalWatch signals([&end](int) { end.give(0); });

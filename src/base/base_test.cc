@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <thread>
 
+#include "base/crash_point.h"
 #include "base/ids.h"
 #include "base/mailbox.h"
 #include "base/result.h"
@@ -67,6 +69,42 @@ TEST(MailboxTest, CloseLetsTheRestBeReceived) {
   EXPECT_TRUE(box.receive_all(out, std::chrono::seconds(0)));
   EXPECT_EQ(out.size(), 1u);
   EXPECT_FALSE(box.receive_all(out, std::chrono::seconds(0)));
+}
+
+TEST(CrashPointTest, EndsTheProcessTheTimeItWasArmedFor) {
+  const auto reach = [](int times) {
+    if (!arm_crash_point("journal.after_write:3")) std::exit(1);
+    for (int i = 0; i < 10; ++i) crash_point(CrashPoint::kJournalBeforeWrite);
+    for (int i = 0; i < times; ++i) crash_point(CrashPoint::kJournalAfterWrite);
+    std::exit(0);
+  };
+  EXPECT_EXIT(reach(2), ::testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(reach(3), ::testing::KilledBySignal(SIGKILL), "");
+}
+
+TEST(CrashPointTest, EveryPointIsCalledWhatItIs) {
+  const auto reach = [](const char* name, CrashPoint point) {
+    if (!arm_crash_point(name)) std::exit(1);
+    crash_point(point);
+    std::exit(0);
+  };
+  EXPECT_EXIT(reach("journal.before_write", CrashPoint::kJournalBeforeWrite),
+              ::testing::KilledBySignal(SIGKILL), "");
+  EXPECT_EXIT(reach("checkpoint.after_rename:1", CrashPoint::kCheckpointAfterRename),
+              ::testing::KilledBySignal(SIGKILL), "");
+  EXPECT_EXIT(reach("blob.after_rename:1", CrashPoint::kBlobAfterRename),
+              ::testing::KilledBySignal(SIGKILL), "");
+}
+
+TEST(CrashPointTest, RefusesOtherTextAndSaysWhatThereIs) {
+  const auto unknown = arm_crash_point("jornal.before_write:1");
+  ASSERT_FALSE(unknown);
+  EXPECT_NE(unknown.error().message.find("did you mean 'journal.before_write'"), std::string::npos);
+  EXPECT_NE(unknown.error().message.find("blob.after_rename"), std::string::npos);
+  for (const char* text : {"", ":1", "blob.after_rename:", "blob.after_rename:0",
+                           "blob.after_rename:-1", "blob.after_rename:1x"}) {
+    EXPECT_FALSE(arm_crash_point(text)) << text;
+  }
 }
 
 }  // namespace

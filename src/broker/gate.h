@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/crash_point.h"
 #include "base/ids.h"
 #include "base/result.h"
 
@@ -38,7 +39,9 @@ class Gate {
       auto [seen, effect] = std::move(waiting_.front());
       waiting_.pop_front();
       passing_ = seen;
+      crash_point(CrashPoint::kBrokerBeforeRelease);
       effect(nullptr);
+      crash_point(CrashPoint::kBrokerAfterRelease);
     }
     passing_ = durable;
   }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "journal/format.h"
 
@@ -123,7 +124,9 @@ Status CheckpointStore::write(const Checkpoint& checkpoint) {
     if (auto wrote = (*file)->write_at(0, encode(checkpoint, journal_id_)); !wrote) return wrote;
     if (auto synced = (*file)->sync(); !synced) return synced;
   }
+  crash_point(CrashPoint::kCheckpointBeforeRename);
   if (auto named = file_system_.rename(temporary, path); !named) return named;
+  crash_point(CrashPoint::kCheckpointAfterRename);
   if (auto synced = file_system_.sync_dir(dir_); !synced) return synced;
 
   loaded_.reset();

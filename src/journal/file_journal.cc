@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/thread_name.h"
 #include "journal/recovery.h"
@@ -204,10 +205,13 @@ Status FileJournal::commit(std::vector<Pending>& batches) {
 
 Status FileJournal::flush() {
   if (group_.empty()) return {};
+  crash_point(CrashPoint::kJournalBeforeWrite);
   if (auto wrote = writer_->write(group_); !wrote) return wrote;
+  crash_point(CrashPoint::kJournalAfterWrite);
   if (options_.durability == Durability::kDisk) {
     if (auto synced = sync_to(group_last_); !synced) return synced;
   }
+  crash_point(CrashPoint::kJournalAfterSync);
   writer_->segment()->last_time_ms = last_time_ms_;
   durable_index_ = group_last_.value;
   backlog_bytes_ -= group_backlog_;
@@ -321,8 +325,10 @@ Status FileJournal::remove_below(LogIndex index) {
   const LogIndex limit = std::min(index, LogIndex{older.value + 1});
   // One at a time and in order, so that no crash and no failure leaves a gap.
   while (const auto segment = reader_.first_below(limit)) {
+    crash_point(CrashPoint::kSegmentBeforeRemove);
     auto removed = options_.file_system->remove(segment->path());
     if (!removed && removed.error().code != Code::kNotFound) return removed;
+    crash_point(CrashPoint::kSegmentAfterRemove);
     if (auto synced = options_.file_system->sync_dir(options_.dir); !synced) return synced;
     reader_.forget_first();
   }

@@ -1,5 +1,7 @@
 #include "journal/segment_writer.h"
 
+#include "base/crash_point.h"
+
 namespace waystation::journal {
 
 SegmentWriter::SegmentWriter(FileSystem& file_system, std::string dir, std::shared_ptr<File> file,
@@ -37,9 +39,11 @@ Status SegmentWriter::write(std::string_view bytes) {
 Status SegmentWriter::publish() {
   if (auto synced = file_->sync(); !synced) return synced;
   const std::string& path = segment_->path();
+  crash_point(CrashPoint::kSegmentBeforeRename);
   if (auto named = file_system_.rename(path + std::string(kTemporarySuffix), path); !named) {
     return named;
   }
+  crash_point(CrashPoint::kSegmentAfterRename);
   if (auto synced = file_system_.sync_dir(dir_); !synced) return synced;
   segment_->pin(file_);
   return {};

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/crash_point.h"
 
 namespace waystation::store {
 namespace {
@@ -174,7 +175,9 @@ Status Blobs::keep(BlobWriter& writer) const {
   if (*made) {
     if (Status s = sync_folder(folder_ + "/blobs"); !s) return s;
   }
+  crash_point(CrashPoint::kBlobBeforeRename);
   if (::rename(writer.path().c_str(), target.c_str()) != 0) return failed("name a file", errno);
+  crash_point(CrashPoint::kBlobAfterRename);
   writer.release();
   return sync_folder(folder);
 }

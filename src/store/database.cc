@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/thread_name.h"
 
@@ -164,11 +165,13 @@ std::size_t Database::run_group(std::vector<ItemPtr>& items, std::size_t begin) 
       if (sql_->is_idle()) break;
     } while (end < items.size() && end - begin < options_.group_max &&
              steady_clock::now() < deadline);
+    crash_point(CrashPoint::kStoreBeforeCommit);
     Status committed =
         sql_->is_idle()
             ? Status(Error{Code::kUnavailable,
                            "the store couldn't write; nothing was stored, try again", "", 1000})
             : sql_->run("COMMIT");
+    crash_point(CrashPoint::kStoreAfterCommit);
     if (!committed) {
       if (!sql_->is_idle()) (void)sql_->run("ROLLBACK");
       for (std::size_t i = begin; i < end; ++i) items[i]->undo(committed.error());
