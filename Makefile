@@ -20,6 +20,7 @@ export CCACHE_NOHASHDIR := 1
 JOBS ?= $(shell nproc)
 CLIENTS ?= 1
 SEEDS ?= 10000
+ROUNDS ?= 20
 
 VENV := $(WAYSTATION_CACHE)/venv
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -149,6 +150,10 @@ sim: setup ## the simulator: SEEDS= fresh runs of the whole core in virtual time
 .PHONY: mutation
 mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulator must find
 	@python3 tests/mutation/run.py --jobs $(JOBS)
+
+.PHONY: crash
+crash: setup build ## the server killed at named points of its code, ROUNDS= times over (docs/testing.md)
+	@WAYSTATION_CRASH_ROUNDS=$(ROUNDS) tests/run tests/e2e/test_crash_points.py -v -s
 
 .PHONY: bench
 bench: setup ## speed beside what people use today (BENCH= only some); wants a machine with nothing else to do

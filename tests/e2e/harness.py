@@ -88,7 +88,8 @@ def kill9(pid):
 class Process:
     """A `waystation` command whose stderr is kept line by line."""
 
-    def __init__(self, arguments, *, stdin=None, stdout=subprocess.PIPE, file_bytes_max=None):
+    def __init__(self, arguments, *, stdin=None, stdout=subprocess.PIPE, file_bytes_max=None,
+                 environment=None):
         def before():
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.RLIM_INFINITY))
 
@@ -97,7 +98,8 @@ class Process:
         self.changed = threading.Condition()
         self.popen = subprocess.Popen(
             self.arguments, stdin=stdin if stdin is not None else subprocess.DEVNULL, stdout=stdout,
-            stderr=subprocess.PIPE, preexec_fn=before if file_bytes_max is not None else None)
+            stderr=subprocess.PIPE, preexec_fn=before if file_bytes_max is not None else None,
+            env={**os.environ, **environment} if environment else None)
         self.pid = self.popen.pid
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -164,7 +166,7 @@ class Server:
     and port as often as a test likes."""
 
     def __init__(self, folder, *arguments, scripted=None, models=(), workers=None, api_key=None,
-                 file_bytes_max=None):
+                 file_bytes_max=None, environment=None):
         self.folder = pathlib.Path(folder)
         self.data = self.folder / "data"
         self.arguments = list(arguments)
@@ -176,6 +178,7 @@ class Server:
             self.arguments += ["--workers", str(workers)]
         self.api_key = api_key
         self.file_bytes_max = file_bytes_max  # as `ulimit -f` would set it
+        self.environment = dict(environment or {})  # what its next start has besides ours
         self.port = 0
         self.process = None
         self.history = []  # every start
@@ -189,7 +192,8 @@ class Server:
     def start(self, *, ready=True, within_s=40.0):
         arguments = ["serve", "--listen", f"127.0.0.1:{self.port}", "--data", self.data,
                      *self.arguments]
-        self.process = Process(arguments, file_bytes_max=self.file_bytes_max)
+        self.process = Process(arguments, file_bytes_max=self.file_bytes_max,
+                               environment=self.environment)
         self.history.append(self.process)
         match = self.process.wait_line(r"listening url=http://[^ ]*?:(\d+)", within_s)
         self.port = int(match[1])
@@ -541,17 +545,17 @@ def scripted_text(tokens, start=0):
 # ---- the journal, as `waystation journal inspect` shows it ---------------------------------------
 
 KINDS = ("epoch_started", "accepted", "leased", "appended", "attempt_ended", "settled", "forgotten",
-         "carried", "detached")
+         "carried", "detached", "erased")
 
 
 def parse_record(line):
-    """One line of `journal inspect`: type, request and conversation, and the record itself."""
+    """One line of `journal inspect`: its index and type, request and conversation, and the record."""
     record = json.loads(line)
     body = record.get("record", record)
     (kind,) = [kind for kind in KINDS if kind in body]
     inner = body[kind]
     envelope = inner.get("envelope", {})
-    return {"type": kind, "request": envelope.get("id") or inner.get("request"),
+    return {"index": record.get("index"), "type": kind, "request": envelope.get("id") or inner.get("request"),
             "conversation": envelope.get("partitionkey", ""), "record": inner}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import harness
 from harness import chat_body, inspect, scripted_text, wait_until
+from history import check_lanes
 
 TOKENS = 40
 CONVERSATIONS = 20
@@ -65,56 +66,6 @@ def disturb(server, rng, clients, worker_kills, server_kills, ready=None):
             server.restart(ready=rng.random() < 0.5)
             done[what] += 1
     return done
-
-
-def check_lanes(records):
-    """One terminal record for each accepted request; each conversation in order, one at a time."""
-    accepted, settled, lane_of = [], collections.Counter(), {}
-    waiting = collections.defaultdict(list)  # lane → accepted and not ended, in order
-    running = {}                             # lane → request
-    for record in records:
-        kind, request = record["type"], record.get("request")
-        if kind == "epoch_started":
-            running.clear()
-        elif kind == "accepted":
-            assert request not in lane_of, f"{request} was accepted twice"
-            accepted.append(request)
-            lane_of[request] = record.get("conversation") or request
-            waiting[lane_of[request]].append(request)
-        elif kind == "leased":
-            lane = lane_of[request]
-            assert lane not in running, f"{lane}: {request} while {running[lane]} runs"
-            assert waiting[lane][0] == request, f"{lane}: {request} before {waiting[lane][0]}"
-            running[lane] = request
-        elif kind == "attempt_ended":
-            running.pop(lane_of[request], None)
-        elif kind == "settled":
-            lane = lane_of[request]
-            settled[request] += 1
-            assert waiting[lane][0] == request, f"{lane}: {request} ended out of order"
-            waiting[lane].pop(0)
-            running.pop(lane, None)
-        elif kind == "appended":
-            assert running.get(lane_of[request]) == request, f"{request}: tokens without a lease"
-    assert all(settled[request] == 1 for request in accepted), "not exactly one terminal record"
-    assert sum(settled.values()) == len(accepted)
-    return accepted
-
-
-def test_lane_check_finds_faults():
-    """The checker itself: it must be able to fail."""
-    good = [{"type": "epoch_started"},
-            {"type": "accepted", "request": "a", "conversation": "c"},
-            {"type": "accepted", "request": "b", "conversation": "c"},
-            {"type": "leased", "request": "a"}, {"type": "appended", "request": "a"},
-            {"type": "settled", "request": "a"},
-            {"type": "leased", "request": "b"}, {"type": "settled", "request": "b"}]
-    assert check_lanes(good) == ["a", "b"]
-    overlapping = good[:4] + [good[6]] + good[4:6] + [good[7]]
-    swapped = good[:3] + good[6:] + good[3:6]
-    for bad in (overlapping, swapped, good[:-1], good + [good[-1]], good[:3] + good[4:]):
-        with pytest.raises((AssertionError, IndexError)):
-            check_lanes(bad)
 
 
 @pytest.mark.timeout(240 * harness.SLOWNESS)
