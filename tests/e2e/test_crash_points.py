@@ -6,6 +6,7 @@ docs/testing.md says what the points are. WAYSTATION_CRASH_ROUNDS=N does all of 
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -32,9 +33,10 @@ GROUPS = {
                "blob.after_rename": 6}, (), (*MIX, "talker", "uploader", "batcher")),
 }
 REACHED_S = 30
+LOOK_S = 0.5  # a server removes a segment a second at most
 
 
-def die_at(server, load, point, count):
+def die_at(server, load, archive, point, count):
     """Starts the server armed, and waits until it is dead; also when it dies in its start."""
     server.environment["WAYSTATION_CRASH_AT"] = f"{point}:{count}"
     try:
@@ -43,8 +45,14 @@ def die_at(server, load, point, count):
         if server.process.popen.poll() != -signal.SIGKILL:
             raise
 
+    next_look = time.monotonic() + LOOK_S
+
     def dead():
+        nonlocal next_look
         load.raise_failure()
+        if time.monotonic() > next_look:
+            archive.look(server.data)
+            next_look = time.monotonic() + LOOK_S
         return server.process.popen.poll() is not None
     wait_until(dead, f"{point} to be reached {count} times", REACHED_S)
     assert server.process.popen.returncode == -signal.SIGKILL, server.process.log()
@@ -74,7 +82,7 @@ def test_killed_at_every_point_it_stands_by_what_it_said(servers, rng, group):
         with Load(server, history, rng, kinds=kinds) as load:
             server.kill()
             for point, count in deaths(points, rng):
-                die_at(server, load, point, count)
+                die_at(server, load, archive, point, count)
                 archive.take(server.data)
             del server.environment["WAYSTATION_CRASH_AT"]
             server.start()
