@@ -177,9 +177,24 @@ class Archive:
 
     def __init__(self):
         self.records = []  # of index 1, 2 …
+        self.events = {}   # request → how many of its events are here
+        self.settled = set()
 
-    def take(self, data):
+    def take(self, data, history):
+        """After a death: nobody has seen what isn't here. The next start might make the same again,
+        so it must be asked before that."""
         self.add(harness.inspect(data))
+        self.check_seen(history)
+
+    def check_seen(self, history):
+        with history.lock:
+            for seen in history.requests.values():
+                events = self.events.get(seen.id)
+                hold(events is not None, "I1", f"{seen.id} was acknowledged and isn't on the disk")
+                last = max(seen.frames, default=-1)
+                hold(last < events, "I2", f"{seen.id}: {last} was seen, {events} are on the disk")
+                hold(seen.reply is None or seen.id in self.settled, "I2",
+                     f"{seen.id} was answered, and that isn't on the disk")
 
     def look(self, data):
         """The same beside a running server, which may remove a segment just then."""
@@ -199,9 +214,20 @@ class Archive:
                 hold(at == len(self.records), "I9",
                      f"after record {len(self.records)} comes record {at + 1}")
                 self.records.append(record)
+                self._count(record)
         if records:
             hold(records[-1]["index"] == len(self.records), "I2",
                  f"records after {records[-1]['index']} are gone, there were {len(self.records)}")
+
+    def _count(self, record):
+        kind, request = record["type"], record.get("request")
+        if kind == "accepted":
+            self.events[request] = 0
+        elif kind == "appended":
+            self.events[request] = (int(record["record"].get("first_sequence", 0)) +
+                                    len(record["record"].get("events", ())))
+        elif kind == "settled":
+            self.settled.add(request)
 
     def check(self, history):
         accepted = check_lanes(self.records)

@@ -83,13 +83,13 @@ def test_killed_at_every_point_it_stands_by_what_it_said(servers, rng, group):
             server.kill()
             for point, count in deaths(points, rng):
                 die_at(server, load, archive, point, count)
-                archive.take(server.data)
+                archive.take(server.data, history)
             del server.environment["WAYSTATION_CRASH_AT"]
             server.start()
         history.check(server)
         history.check_keys(server, rng)
         assert server.terminate() == 0
-        archive.take(server.data)
+        archive.take(server.data, history)
         accepted = archive.check(history)
         code, out, err = harness.run("journal", "verify", server.data)
         assert code == 0, out + err

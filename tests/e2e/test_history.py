@@ -174,6 +174,23 @@ def test_a_record_that_changes_or_goes_is_found():
             archive.add(bad)
 
 
+def test_what_was_seen_and_is_not_on_the_disk_is_found():
+    history = history_of_one(frames=3)
+    archive = Archive()
+    with pytest.raises(Broken, match="I1"):
+        archive.check_seen(history)
+    archive.add([record(1, "accepted"), record(2, "leased"), record(3, "appended", events=[1, 2])])
+    with pytest.raises(Broken, match="I2"):
+        archive.check_seen(history)
+    archive.add([record(4, "appended", first_sequence="2", events=[3])])
+    archive.check_seen(history)
+    history.saw_reply("a", {})
+    with pytest.raises(Broken, match="I2"):
+        archive.check_seen(history)
+    archive.add([record(5, "settled")])
+    archive.check_seen(history)
+
+
 def test_what_the_journal_lacks_is_found():
     whole = [record(1, "accepted", idempotencykey="k"), record(2, "leased"), record(3, "settled")]
     again = [record(4, "accepted", "b", idempotencykey="k"), record(5, "leased", "b"),
