@@ -71,6 +71,20 @@ bool is_last_choice(const Request& request, std::uint32_t choice) {
   return true;
 }
 
+// How much of the queue a request of this priority may fill.
+struct Room {
+  std::size_t requests;
+  std::uint64_t bytes;
+};
+
+// The last sixteenth is for requests of priority, which a flood of others would shut out: to go
+// before all that wait helps nobody who isn't let in.
+Room room_for(std::int32_t priority, const Limits& limits) {
+  if (priority > 0) return {limits.live_requests_max, limits.live_bytes_max};
+  return {limits.live_requests_max - limits.live_requests_max / 16,
+          limits.live_bytes_max - limits.live_bytes_max / 16};
+}
+
 }  // namespace
 
 Ledger::Ledger(Limits limits, std::unique_ptr<LaneOrder> order)
@@ -151,11 +165,12 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, const Terms& terms, TimeM
   const auto full = [](std::string message) {
     return Error{Code::kQueueFull, std::move(message), {}, 1000};
   };
-  if (queued_.size() + running_count_ >= limits_.live_requests_max) {
-    return full("the queue is full (" + std::to_string(limits_.live_requests_max) +
+  const Room room = room_for(envelope.priority(), limits_);
+  if (queued_.size() + running_count_ >= room.requests) {
+    return full("the queue is full (" + std::to_string(room.requests) +
                 " requests); try again later");
   }
-  if (live_bytes_ + envelope.data().size() > limits_.live_bytes_max) {
+  if (live_bytes_ + envelope.data().size() > room.bytes) {
     return full("the queue holds as many bytes as it may; try again later");
   }
   if (!envelope.partitionkey().empty()) {

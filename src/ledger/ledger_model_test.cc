@@ -18,7 +18,7 @@ using testing::Model;
 using testing::ModelRequest;
 using testing::Random;
 
-constexpr Limits kSmall{.live_requests_max = 12,
+constexpr Limits kSmall{.live_requests_max = 18,
                         .live_bytes_max = 60,
                         .lane_requests_max = 4,
                         .attempts_max = 3,

@@ -162,7 +162,10 @@ class Model {
     if (envelope.expirytime_ms() != 0 && envelope.expirytime_ms() <= now_ms) {
       return {true, Code::kExpired, ""};
     }
-    if (live >= limits.live_requests_max || bytes > limits.live_bytes_max) {
+    const std::size_t sixteenth = envelope.priority() > 0 ? 0 : limits.live_requests_max / 16;
+    const std::uint64_t sixteenth_bytes = envelope.priority() > 0 ? 0 : limits.live_bytes_max / 16;
+    if (live >= limits.live_requests_max - sixteenth ||
+        bytes > limits.live_bytes_max - sixteenth_bytes) {
       return {true, Code::kQueueFull, ""};
     }
     if (has_lane && terms.locked && lane > 0) return {true, Code::kConversationLocked, ""};

@@ -61,6 +61,32 @@ TEST_F(RetentionTest, TooManyBytesAreRefused) {
   submit();
 }
 
+TEST_F(RetentionTest, AFloodLeavesRoomForRequestsOfPriority) {
+  use({.live_requests_max = 32, .live_bytes_max = 1000});
+  for (int i = 0; i < 30; ++i) submit();
+  v1::Envelope flex = envelope();
+  flex.set_priority(-1);
+  EXPECT_EQ(refusal(envelope()), Code::kQueueFull);
+  EXPECT_EQ(refusal(flex), Code::kQueueFull);
+  v1::Envelope first = envelope();
+  first.set_priority(1);
+  submit(first);
+  first.set_id(envelope().id());
+  submit(first);
+  first.set_id(envelope().id());
+  EXPECT_EQ(refusal(first), Code::kQueueFull) << "the limit is everybody's";
+
+  use({.live_bytes_max = 32});
+  v1::Envelope large = envelope();
+  large.set_data(std::string(30, 'x'));
+  submit(large);
+  v1::Envelope small = envelope();
+  small.set_data("12");
+  EXPECT_EQ(refusal(small), Code::kQueueFull);
+  small.set_priority(1);
+  submit(small);
+}
+
 TEST_F(RetentionTest, ALongLaneIsRefusedAndOthersAreNot) {
   use({.lane_requests_max = 2});
   submit("talk");
