@@ -21,6 +21,8 @@ JOBS ?= $(shell nproc)
 CLIENTS ?= 1
 SEEDS ?= 10000
 ROUNDS ?= 20
+MINUTES ?= 30
+SECONDS ?= 60
 
 VENV := $(WAYSTATION_CACHE)/venv
 MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -154,6 +156,14 @@ mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulat
 .PHONY: crash
 crash: setup build ## the server killed at named points of its code, ROUNDS= times over (docs/testing.md)
 	@WAYSTATION_CRASH_ROUNDS=$(ROUNDS) tests/run tests/e2e/test_crash_points.py -v -s
+
+.PHONY: overload
+overload: setup build ## ten times the workers' capacity for SECONDS= (60): goodput, latency, memory
+	@$(VENV)/bin/python tests/e2e/overload.py --seconds $(SECONDS)
+
+.PHONY: soak
+soak: setup build ## mixed traffic for MINUTES= (30); fails if the server's memory climbs
+	@$(VENV)/bin/python tests/e2e/soak.py --minutes $(MINUTES)
 
 .PHONY: bench
 bench: setup ## speed beside what people use today (BENCH= only some); wants a machine with nothing else to do

@@ -154,7 +154,7 @@ class History:
         hold(reply.status == 200, "I1", f"the conversation {talk}: {reply}")
         there = [(item["role"], "".join(part["text"] for part in item["content"]))
                  for item in reply.json["data"]]
-        hold(there == said[:100], "I5", f"{talk} is {there}, should be {said}")
+        hold(there == said, "I5", f"{talk} is {there}, should be {said}")
 
     def check_keys(self, server, rng, sample=25):
         """Asked again by its key a request is the same; another body by it is refused."""

@@ -130,10 +130,12 @@ class Streamer(Client):
 
 
 class Talker(Client):
-    """A conversation whose turns the server keeps."""
+    """A conversation whose turns the server keeps; after so many another one."""
+
+    TURNS = 40
 
     def one(self, number):
-        talk = f"talk-{self.name}"
+        talk = f"talk-{self.name}-{number // self.TURNS}"
         key = f"{self.name}-{number}"
         tokens = self.rng.randint(1, 5)
         body = chat_body(f"turn {number}", max_tokens=tokens)
