@@ -19,6 +19,7 @@
 #include "app/application_data.h"
 #include "app/commands.h"
 #include "app/paths.h"
+#include "app/queues.h"
 #include "app/serve_options.h"
 #include "base/crash_point.h"
 #include "base/log.h"
@@ -302,6 +303,8 @@ int run_serve(const ServeOptions& options) {
   auto data = ApplicationData::open(options, disk, clock);  // after the journal has the folder
   if (!data) return fail(data.error());
   broker.set_composer(data->composer());
+  auto queues = Queues::open(options, files, background, clock, meter, secrets->keys.get());
+  if (!queues) return fail(queues.error());
   const BackgroundEnd background_end{background};
   const BackgroundEnd disk_end{disk};
   std::vector<std::string> link_addresses{"unix:" + *socket};
@@ -323,9 +326,12 @@ int run_serve(const ServeOptions& options) {
   if (const Status started = data->start(broker, clock, meter); !started)
     return fail(started.error());
 
+  if (const Status started = (*queues)->start(); !started) return fail(started.error());
+  front::Parts parts = data->parts();
+  parts.queues = &(*queues)->station();
   front::Server front(
       front_options_of(options, *listen, instance), broker, secrets->keys.get(),
-      [&meter] { return meter.render(); }, clock, meter, data->parts());
+      [&meter] { return meter.render(); }, clock, meter, parts);
   const auto port = front.start();
   if (!port) return fail(port.error());
   const std::string host =
@@ -357,6 +363,7 @@ int run_serve(const ServeOptions& options) {
     if (secrets->keys) secrets->keys->refresh();
   });
   shut_down(options, broker, loop, front, supervisor, link, **upstreams, *data);
+  (*queues)->stop();
   return status;
 }
 

@@ -93,6 +93,10 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--link-cert", o.link_cert, "TLS certificate for --link-listen (PEM)");
   parser.add_option("--link-key", o.link_key, "TLS key for --link-listen (PEM)");
   parser.add_option("--link-ca", o.link_ca, "Authority that remote workers' certificates must have");
+  parser.add_option("--queue-listen", o.queue_listen,
+                    "Serve people's queues over gRPC at HOST:PORT; loopback unless there are API keys");
+  parser.add_option("--queue-cert", o.queue_cert, "TLS certificate for --queue-listen (PEM)");
+  parser.add_option("--queue-key", o.queue_key, "TLS key for --queue-listen (PEM)");
   parser.add_option("--durability", o.durability, "disk: synced; os: written; none: memory only")
       ->capture_default_str()->check(CLI::IsMember({"disk", "os", "none"}));
   parser.add_option("--queue-max", o.queue_max, "Requests queued and running at most")

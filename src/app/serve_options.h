@@ -29,6 +29,9 @@ struct ServeOptions {
   std::string join_token_file;
   std::string link_cert, link_key, link_ca;
 
+  std::string queue_listen;            // "": queues over HTTP only
+  std::string queue_cert, queue_key;
+
   std::string durability = "disk";
   std::uint64_t queue_max = 10'000;
   std::uint64_t body_bytes_max = 4u << 20;

@@ -16,7 +16,7 @@ std::optional<Response> answer_preflight(const Options& options, const Request& 
   Response response;
   response.status = 204;
   response.headers = {
-      {"Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"},
+      {"Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"},
       {"Access-Control-Allow-Headers",
        "Authorization, Cache-Control, Content-Type, Idempotency-Key, Last-Event-ID, "
        "X-Cache-TTL, X-Conversation-Id, X-Conversation-Memory, X-Deadline-Ms, "

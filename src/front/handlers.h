@@ -52,6 +52,21 @@ void handle_request_events(const Deps& deps, ExchangePtr exchange);
 void handle_request_delete(const Deps& deps, ExchangePtr exchange);
 void handle_request_cancel(const Deps& deps, ExchangePtr exchange);
 
+// queues.cc
+void handle_queue_publish(const Deps& deps, ExchangePtr exchange);
+void handle_queue_lease(const Deps& deps, ExchangePtr exchange);
+void handle_queue_ack(const Deps& deps, ExchangePtr exchange);
+void handle_queue_nack(const Deps& deps, ExchangePtr exchange);
+void handle_queue_extend(const Deps& deps, ExchangePtr exchange);
+void handle_queue_terminate(const Deps& deps, ExchangePtr exchange);
+void handle_queues(const Deps& deps, ExchangePtr exchange);
+void handle_queue(const Deps& deps, ExchangePtr exchange);
+void handle_queue_put(const Deps& deps, ExchangePtr exchange);
+void handle_queue_delete(const Deps& deps, ExchangePtr exchange);
+void handle_queue_dead_letters(const Deps& deps, ExchangePtr exchange);
+void handle_queue_requeue(const Deps& deps, ExchangePtr exchange);
+void handle_queue_discard(const Deps& deps, ExchangePtr exchange);
+
 // ops.cc
 void handle_healthz(const Deps& deps, ExchangePtr exchange);
 void handle_readyz(const Deps& deps, ExchangePtr exchange);

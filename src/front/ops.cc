@@ -2,6 +2,7 @@
 #include "front/deps.h"
 #include "front/handlers.h"
 #include "message/json.h"
+#include "queue/station.h"
 
 namespace waystation::front {
 
@@ -12,13 +13,16 @@ void handle_healthz(const Deps&, ExchangePtr exchange) {
 
 void handle_readyz(const Deps& deps, ExchangePtr exchange) {
   const broker::Health health = deps.api.health();
-  const bool is_ready = health.ready && !deps.draining;
+  const Status queues =
+      deps.parts.queues == nullptr ? Status() : deps.parts.queues->accepting();
+  const bool is_ready = health.ready && !deps.draining && queues;
   Response response;
   response.status = is_ready ? 200 : 503;
   response.body = std::string("{\"status\":\"") + (is_ready ? "ready" : "not_ready") +
                   "\",\"accepting\":" + (health.accepting && !deps.draining ? "true" : "false");
   if (!is_ready) {
     std::string reason = health.reason;
+    if (!queues) reason = queues.error().message;
     if (deps.draining) reason = "the server is shutting down";
     if (reason.empty()) reason = "no worker has joined yet";
     response.body += ",\"reason\":" + message::json_string(reason);

@@ -13,6 +13,9 @@ class Runner;
 namespace waystation::memory {
 class Memory;
 }
+namespace waystation::queue {
+class Station;
+}
 namespace waystation::store {
 class Files;
 }
@@ -23,6 +26,9 @@ struct Parts {
   // Uploaded files, and the batches that are made of them; null: their calls are refused.
   store::Files* files = nullptr;
   batch::Runner* batches = nullptr;
+
+  // Queues for people's own jobs; null: /v1/queues is refused.
+  queue::Station* queues = nullptr;
 
   // Keeps responses and conversations; null: there are none, and /v1/responses is refused. With it,
   // the two functions below are its submit_turn and find_echo.

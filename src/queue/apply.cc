@@ -97,8 +97,9 @@ Status Ledger::apply_one(Published& body) {
   frame.bytes = body.payload->bytes().size();
   frame.published_ms = last_time_ms_;
   frame.options = std::move(body.options);
-  if (totals_.memory_bytes + frame.bytes <= limits_.memory_bytes_max) {
+  if (fits_memory(*queue, frame.bytes)) {
     frame.payload = std::move(body.payload);
+    queue->memory_bytes += frame.bytes;
     totals_.memory_bytes += frame.bytes;
   }
   queue->next += frame.count;
@@ -212,7 +213,8 @@ Status Ledger::apply_one(const Revived& body) {
   const Status known = each_part(*queue, body.ranges, [&](Frame& frame, const Range& part) {
     for (std::uint64_t i = 0; i < part.count; ++i) {
       const MessageId id = part.first + i;
-      if (queue->dead.erase(id) == 0) return Status(misfit("a message is revived that wasn't dead"));
+      if (queue->dead.erase(id) == 0)
+        return Status(misfit("a message is revived that wasn't dead"));
       --totals_.dead;
       if (!frame.failures.empty()) frame.failures[id - frame.first] = 0;
     }
@@ -222,8 +224,16 @@ Status Ledger::apply_one(const Revived& body) {
   return known;
 }
 
-void Ledger::drop_payload(Frame& frame) {
+bool Ledger::fits_memory(const Queue& queue, std::uint64_t bytes) const {
+  const std::uint64_t all = totals_.memory_bytes + bytes;
+  return all <= limits_.memory_bytes_max ||
+         (all <= 2 * limits_.memory_bytes_max &&
+          queue.memory_bytes + bytes <= limits_.queue_memory_bytes_min);
+}
+
+void Ledger::drop_payload(Queue& queue, Frame& frame) {
   if (!frame.payload) return;
+  queue.memory_bytes -= frame.bytes;
   totals_.memory_bytes -= frame.bytes;
   frame.payload = nullptr;
 }
@@ -232,7 +242,7 @@ void Ledger::drop_frame(Queue& queue, MessageId first) {
   const auto at = queue.frames.find(first);
   CHECK(at != queue.frames.end());
   Frame& frame = at->second;
-  drop_payload(frame);
+  drop_payload(queue, frame);
   queue.bytes -= frame.bytes;
   totals_.bytes -= frame.bytes;
   by_record_.erase(frame.record);
@@ -241,8 +251,7 @@ void Ledger::drop_frame(Queue& queue, MessageId first) {
 
 // Keys bind for their time, whatever becomes of their messages.
 void Ledger::forget_keys(Queue& queue, TimeMs now_ms) {
-  while (!queue.key_order.empty() &&
-         queue.key_order.front().first + limits_.key_ttl_ms <= now_ms) {
+  while (!queue.key_order.empty() && queue.key_order.front().first + limits_.key_ttl_ms <= now_ms) {
     const auto& [time_ms, key] = queue.key_order.front();
     const auto bound = queue.keys.find(key);
     if (bound != queue.keys.end() && bound->second.time_ms == time_ms) queue.keys.erase(bound);

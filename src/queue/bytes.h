@@ -1,5 +1,5 @@
-// Numbers and texts in records and checkpoints of queues: single bytes, little-endian fixed numbers,
-// and LEB128 varints as protobuf has them; a text is its length as a varint and its bytes.
+// Numbers and texts in records and checkpoints of queues: single bytes, little-endian fixed
+// numbers, and LEB128 varints as protobuf has them; a text is its length as a varint and its bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Those who publish and consume: subscriptions, turns among them, leases, reading back what isn't in
-// memory.
+// Those who publish and consume: subscriptions, turns among them, leases, reading back what isn't
+// in memory.
 #include <algorithm>
 #include <utility>
 
@@ -150,8 +150,7 @@ void Station::dispatch(Turn& turn, QueueId queue) {
       ++idle;
       continue;
     }
-    const TimeMs lease_ms =
-        member.how.lease_ms > 0 ? member.how.lease_ms : ledger_.lease_ms(queue);
+    const TimeMs lease_ms = member.how.lease_ms > 0 ? member.how.lease_ms : ledger_.lease_ms(queue);
     const std::uint64_t room = std::min(member.how.window - held, member.how.batch_messages_max);
     Taken taken = ledger_.take(queue, {room, member.how.batch_bytes_max}, once ? ConsumerId{} : id,
                                lease_ms, now_ms());
@@ -187,7 +186,9 @@ Result<PayloadPtr> read_payload(const journal::Journal& journal, LogIndex index)
 
 // Reads what the next deliveries need; dispatching goes on after that.
 void Station::load(QueueId queue) {
-  deps_.background.run([this, queue, wanted = ledger_.cold(queue, kReadAheadBytes)] {
+  std::vector<Cold> wanted = ledger_.cold(queue, kReadAheadBytes);
+  std::erase_if(wanted, [this](const Cold& each) { return each.record > durable_; });
+  deps_.background.run([this, queue, wanted = std::move(wanted)] {
     std::vector<PayloadPtr> payloads;
     Status all;
     for (const Cold& each : wanted) {
@@ -242,8 +243,7 @@ void Station::settle(Turn& turn, QueueId queue, Settle what, Done<TimeMs> done,
       take_over(ledger_.ack(key, what.ranges, now_ms(), turn.records));
       break;
     case Action::kNack:
-      take_over(ledger_.nack(key, what.ranges, what.ms, true, what.reason, now_ms(),
-                             turn.records));
+      take_over(ledger_.nack(key, what.ranges, what.ms, true, what.reason, now_ms(), turn.records));
       break;
     case Action::kTerminate:
       take_over(ledger_.terminate(key, what.ranges, what.reason, now_ms(), turn.records));

@@ -83,7 +83,8 @@ Status Ledger::check_room(const Queue* queue, const Publication& publication) co
                            queue->bytes + bytes > limits_.queue_bytes_max)) {
     return full("the queue is full");
   }
-  if (totals_.messages + count > limits_.messages_max || totals_.bytes + bytes > limits_.bytes_max) {
+  if (totals_.messages + count > limits_.messages_max ||
+      totals_.bytes + bytes > limits_.bytes_max) {
     return full("the queues of this server are full");
   }
   if (queue != nullptr && !publication.key.empty() && queue->keys.size() >= limits_.keys_max) {
@@ -101,9 +102,10 @@ Result<Receipt> Ledger::publish(const std::string& tenant, const std::string& na
     forget_keys(*queue, now_ms);
     if (const auto bound = queue->keys.find(publication.key); bound != queue->keys.end()) {
       if (bound->second.fingerprint != publication.fingerprint) {
-        return Error{Code::kIdempotencyMismatch,
-                     "this idempotency key was used for other messages; take a new key for new ones",
-                     "idempotency_key"};
+        return Error{
+            Code::kIdempotencyMismatch,
+            "this idempotency key was used for other messages; take a new key for new ones",
+            "idempotency_key"};
       }
       return Receipt{bound->second.first, bound->second.count, true};
     }
@@ -148,8 +150,8 @@ Taken Ledger::take(QueueId id, const TakeLimits& limits, ConsumerId consumer, Ti
       break;
     }
     const auto at = static_cast<std::uint32_t>(front->range.first - frame.first);
-    std::uint64_t count = std::min({front->range.count, frame.end() - front->range.first,
-                                    limits.messages - taken.messages});
+    std::uint64_t count = std::min(
+        {front->range.count, frame.end() - front->range.first, limits.messages - taken.messages});
     const std::uint64_t bytes_left = limits.bytes - std::min(limits.bytes, taken.bytes);
     count = std::min<std::uint64_t>(count, frame.payload->fitting(at, bytes_left));
     const std::uint32_t failures = frame.failures_of(front->range.first);
@@ -170,8 +172,8 @@ Taken Ledger::take(QueueId id, const TakeLimits& limits, ConsumerId consumer, Ti
     taken.messages += count;
     taken.bytes += bytes;
     append(lease.ranges, front->range.first, count);
-    if (totals_.memory_bytes > limits_.memory_bytes_max && at + count == frame.count) {
-      drop_payload(frame);
+    if (at + count == frame.count && !fits_memory(*queue, 0)) {
+      drop_payload(*queue, frame);
     }
   }
   if (taken.messages == 0) return taken;

@@ -147,7 +147,8 @@ class Ledger {
   Status settle_part(Queue& queue, Frame& frame, const Range& part);
   void fail_part(Queue& queue, Frame& frame, const Range& part);
   void drop_frame(Queue& queue, MessageId first);
-  void drop_payload(Frame& frame);
+  bool fits_memory(const Queue& queue, std::uint64_t bytes) const;
+  void drop_payload(Queue& queue, Frame& frame);
   void forget_keys(Queue& queue, TimeMs now_ms);
   void wait_visible(QueueId queue, const Ranges& ranges);
   void enter(Queue& queue, const Range& range);

@@ -5,7 +5,9 @@
 namespace waystation::queue {
 namespace {
 
-MessageOptions in_lane(const std::string& lane) { return {.lane = lane}; }
+MessageOptions in_lane(const std::string& lane) {
+  return {.lane = lane};
+}
 
 std::string take_text(TestLedger& ledger, std::uint64_t messages = 1'000) {
   return TestLedger::text(ledger.take("q", messages));
@@ -88,8 +90,8 @@ TEST_F(Queues, ConsumerThatGoesAwayReturnsWhatItHas) {
 }
 
 TEST_F(Queues, LanesAreInOrderAndOneAtATime) {
-  ASSERT_TRUE(ledger.publish("q", {"a1", "b1", "a2", "x"},
-                             {in_lane("a"), in_lane("b"), in_lane("a"), {}}));
+  ASSERT_TRUE(
+      ledger.publish("q", {"a1", "b1", "a2", "x"}, {in_lane("a"), in_lane("b"), in_lane("a"), {}}));
   ledger.sync();
   const Taken taken = ledger.take("q");
   EXPECT_EQ(TestLedger::text(taken), "1:a1 2:b1 4:x");
@@ -116,9 +118,9 @@ TEST_F(Queues, PrioritiesGoFirstButNotForEver) {
 }
 
 TEST_F(Queues, DelaysAndDeadlines) {
-  ASSERT_TRUE(ledger.publish("q", {"later", "brief"},
-                             {{.not_before_ms = ledger.now + 100},
-                              {.deadline_ms = ledger.now + 50}}));
+  ASSERT_TRUE(
+      ledger.publish("q", {"later", "brief"},
+                     {{.not_before_ms = ledger.now + 100}, {.deadline_ms = ledger.now + 50}}));
   ledger.sync();
   const Taken brief = ledger.take("q");
   EXPECT_EQ(TestLedger::text(brief), "2:brief");
@@ -144,10 +146,10 @@ TEST_F(Queues, DelaysAndDeadlines) {
 }
 
 TEST_F(Queues, DelayedOneExpiresBeforeItsTime) {
-  ASSERT_TRUE(ledger.publish("q", {"a", "b"},
-                             {{.lane = "l", .not_before_ms = ledger.now + 900,
-                               .deadline_ms = ledger.now + 500},
-                              in_lane("l")}));
+  ASSERT_TRUE(ledger.publish(
+      "q", {"a", "b"},
+      {{.lane = "l", .not_before_ms = ledger.now + 900, .deadline_ms = ledger.now + 500},
+       in_lane("l")}));
   ledger.sync();
   ledger.now += 500;
   ledger.tick();
@@ -155,8 +157,8 @@ TEST_F(Queues, DelayedOneExpiresBeforeItsTime) {
 }
 
 TEST_F(Queues, DeadLettersComeBackOrGo) {
-  ledger->configure(ledger->open("t", "q", ledger.now, ledger.out()).value(),
-                    {.attempts_max = 2}, ledger.now, ledger.out());
+  ledger->configure(ledger->open("t", "q", ledger.now, ledger.out()).value(), {.attempts_max = 2},
+                    ledger.now, ledger.out());
   ASSERT_TRUE(ledger.publish("q", {"a", "b"}));
   ledger.sync();
   for (int i = 0; i < 2; ++i) {
@@ -186,8 +188,7 @@ TEST_F(Queues, DeadOneSkipsOrBlocksItsLane) {
     const std::string name = blocks ? "blocks" : "skips";
     const QueueId id = ledger->open("t", name, ledger.now, ledger.out()).value();
     ledger->configure(id, {.dead_blocks = blocks}, ledger.now, ledger.out());
-    ASSERT_TRUE(ledger.publish(name, {"a", "b", "c"},
-                               {in_lane("l"), in_lane("l"), in_lane("l")}));
+    ASSERT_TRUE(ledger.publish(name, {"a", "b", "c"}, {in_lane("l"), in_lane("l"), in_lane("l")}));
     ledger.sync();
     const Taken taken = ledger.take(name);
     ASSERT_TRUE(ledger->terminate(ledger.key(name, taken), {}, "bad", ledger.now, ledger.out()));
@@ -268,8 +269,11 @@ TEST_F(Queues, NamesAreChecked) {
 }
 
 TEST(QueueBounds, RefuseWhatDoesNotFit) {
-  TestLedger ledger({.queue_messages_max = 3, .queue_bytes_max = 1000, .messages_max = 5,
-                     .tenant_queues_max = 2, .keys_max = 1});
+  TestLedger ledger({.queue_messages_max = 3,
+                     .queue_bytes_max = 1000,
+                     .messages_max = 5,
+                     .tenant_queues_max = 2,
+                     .keys_max = 1});
   ASSERT_TRUE(ledger.publish("q", {"a", "b"}));
   const auto full = ledger.publish("q", {"c", "d"});
   EXPECT_EQ(full.error().code, Code::kQueueFull);
@@ -286,7 +290,7 @@ TEST(QueueBounds, RefuseWhatDoesNotFit) {
 }
 
 TEST(QueueMemory, KeepsTheOldestAndAsksForTheRest) {
-  TestLedger ledger({.memory_bytes_max = 25});
+  TestLedger ledger({.memory_bytes_max = 25, .queue_memory_bytes_min = 0});
   ASSERT_TRUE(ledger.publish("q", {std::string(10, 'a')}));
   ASSERT_TRUE(ledger.publish("q", {std::string(10, 'b')}));
   ASSERT_TRUE(ledger.publish("q", {std::string(10, 'c')}));
@@ -301,6 +305,16 @@ TEST(QueueMemory, KeepsTheOldestAndAsksForTheRest) {
   ledger->warm(ledger.id("q"), 3, *Payload::of({content}));
   EXPECT_EQ(TestLedger::text(ledger.take("q")), "3:cccccccccc");
   EXPECT_LE(ledger->totals().memory_bytes, 25u);  // read for this delivery only
+}
+
+TEST(QueueMemory, OneThatNobodyDrainsLeavesRoomForOthers) {
+  TestLedger ledger({.memory_bytes_max = 40, .queue_memory_bytes_min = 20});
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(ledger.publish("full", {std::string(10, 'a')}));
+  const std::uint64_t full = ledger->totals().memory_bytes;
+  ASSERT_TRUE(ledger.publish("q", {std::string(10, 'b')}));
+  EXPECT_EQ(ledger->totals().memory_bytes, full + 12);
+  ASSERT_TRUE(ledger.publish("q", {std::string(10, 'b')}));  // its share is used
+  EXPECT_EQ(ledger->totals().memory_bytes, full + 12);
 }
 
 TEST(QueueMemory, CarriedFramesMoveAndStay) {
@@ -321,7 +335,9 @@ TEST(QueueMemory, CarriedFramesMoveAndStay) {
 TEST(QueuePayload, RefusesWhatIsNotThatForm) {
   EXPECT_FALSE(Payload::parse(""));
   EXPECT_FALSE(Payload::parse("a"));
-  EXPECT_FALSE(Payload::parse(std::string("\x7a\x05" "ab")));
+  EXPECT_FALSE(
+      Payload::parse(std::string("\x7a\x05"
+                                 "ab")));
   std::string good;
   append_payload(good, "ab");
   append_payload(good, "");

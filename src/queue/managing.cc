@@ -39,9 +39,8 @@ void Station::remove(const std::string& tenant, const std::string& name, Done<vo
   const auto queue = find<void>(turn, tenant, name, done);
   if (!queue) return;
   ledger_.remove(*queue, now_ms(), turn.records);
-  drop_members(
-      turn, [&](const Member& member) { return member.queue == *queue; },
-      {Code::kNotFound, "the queue '" + name + "' was deleted", "name"});
+  drop_members(turn, [&](const Member& member) { return member.queue == *queue; },
+               {Code::kNotFound, "the queue '" + name + "' was deleted", "name"});
   lines_.erase(*queue);
   answer<void>(turn, std::move(done), {});
 }
@@ -51,28 +50,27 @@ void Station::dead_letters(const std::string& tenant, const std::string& name, M
   Turn turn(*this);
   const auto queue = find<std::vector<DeadMessage>>(turn, tenant, name, done);
   if (!queue) return;
-  auto entries = std::make_shared<std::vector<DeadEntry>>(
-      ledger_.dead_letters(*queue, after, count_max));
+  auto entries =
+      std::make_shared<std::vector<DeadEntry>>(ledger_.dead_letters(*queue, after, count_max));
   // Their payloads are read once everything they depend on is on disk.
   answer<void>(turn,
                [this, entries, done = std::move(done)](Result<void> known) mutable {
                  if (!known) return done(known.error());
-                 deps_.background.run([this, entries,
-                                       shared = std::make_shared<decltype(done)>(
-                                           std::move(done))] {
-                   std::vector<DeadMessage> letters;
-                   for (DeadEntry& entry : *entries) {
-                     DeadMessage& letter = letters.emplace_back();
-                     auto payload = read_payload(*journal_, entry.record);
-                     if (payload) {
-                       letter.payload = std::string((*payload)->message(entry.at));
-                     } else {
-                       letter.payload = payload.error();
-                     }
-                     letter.entry = std::move(entry);
-                   }
-                   (*shared)(std::move(letters));
-                 });
+                 deps_.background.run(
+                     [this, entries, shared = std::make_shared<decltype(done)>(std::move(done))] {
+                       std::vector<DeadMessage> letters;
+                       for (DeadEntry& entry : *entries) {
+                         DeadMessage& letter = letters.emplace_back();
+                         auto payload = read_payload(*journal_, entry.record);
+                         if (payload) {
+                           letter.payload = std::string((*payload)->message(entry.at));
+                         } else {
+                           letter.payload = payload.error();
+                         }
+                         letter.entry = std::move(entry);
+                       }
+                       (*shared)(std::move(letters));
+                     });
                },
                {});
 }

@@ -23,9 +23,12 @@ struct Limits {
   std::uint64_t bytes_max = 8ull << 30;
   std::size_t queues_max = 10'000;
   std::size_t tenant_queues_max = 1'000;
-  std::size_t keys_max = 200'000;                // of one queue
-  TimeMs key_ttl_ms = 24 * 3600 * 1000;          // how long an idempotency key binds
-  std::uint64_t memory_bytes_max = 256ull << 20;  // payloads in memory; others are read back
+  std::size_t keys_max = 200'000;        // of one queue
+  TimeMs key_ttl_ms = 24 * 3600 * 1000;  // how long an idempotency key binds
+  // Payloads in memory; others are read back. What is left of the double is for queues that have
+  // little there, so that one that nobody drains doesn't slow the others down.
+  std::uint64_t memory_bytes_max = 256ull << 20;
+  std::uint64_t queue_memory_bytes_min = 16ull << 20;
 };
 
 using ConsumerId = StrongId<struct ConsumerIdTag>;
@@ -101,8 +104,8 @@ struct QueueInfo {
   std::uint64_t leased = 0;
   std::uint64_t dead = 0;
   std::uint64_t bytes = 0;
-  MessageId published = 0;    // messages ever
-  TimeMs oldest_ms = 0;       // when the oldest that is neither settled nor dead was published
+  MessageId published = 0;  // messages ever
+  TimeMs oldest_ms = 0;     // when the oldest that is neither settled nor dead was published
 };
 
 struct Totals {
@@ -171,6 +174,7 @@ struct Queue {
 
   // Not durable.
   std::uint64_t leased = 0;
+  std::uint64_t memory_bytes = 0;  // of payloads
   Schedule schedule;
 
   Frame* frame_of(MessageId message) {

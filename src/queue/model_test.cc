@@ -45,11 +45,25 @@ class Model {
 
   void step() {
     switch (pick(12)) {
-      case 0: case 1: case 2: publish(); break;
-      case 3: case 4: take(); break;
-      case 5: case 6: settle(0); break;
-      case 7: settle(1); break;
-      case 8: settle(2); break;
+      case 0:
+      case 1:
+      case 2:
+        publish();
+        break;
+      case 3:
+      case 4:
+        take();
+        break;
+      case 5:
+      case 6:
+        settle(0);
+        break;
+      case 7:
+        settle(1);
+        break;
+      case 8:
+        settle(2);
+        break;
       case 9:
         ledger_.now += static_cast<TimeMs>(pick(400));
         tick();
@@ -80,8 +94,9 @@ class Model {
     ASSERT_TRUE(receipt) << receipt.error().message;
     ASSERT_FALSE(receipt->duplicate);
     for (std::size_t i = 0; i < contents.size(); ++i) {
-      Message message{contents[i], options.empty() ? "" : options[i].lane, ledger_.last(), {}, {},
-                      !options.empty() && options[i].deadline_ms != 0};
+      Message message{
+          contents[i], options.empty() ? "" : options[i].lane,         ledger_.last(), {},
+          {},          !options.empty() && options[i].deadline_ms != 0};
       ASSERT_TRUE(messages_.emplace(receipt->first + i, message).second) << "a number twice";
     }
     if (key.empty()) return;
@@ -277,8 +292,8 @@ class Model {
 
 TEST(QueueModel, RandomOperationsAndCrashes) {
   const char* given = std::getenv("WAYSTATION_SEED");
-  const std::uint64_t first = given != nullptr ? std::strtoull(given, nullptr, 10)
-                                               : std::random_device{}();
+  const std::uint64_t first =
+      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   const int runs = given != nullptr ? 1 : 200;
   for (int i = 0; i < runs && !HasFailure(); ++i) {
     const std::uint64_t seed = first + static_cast<std::uint64_t>(i);

@@ -1,6 +1,6 @@
 // The payloads of the messages that were published together: one after the other in protobuf's wire
-// form of `repeated bytes payload = 15` (docs/formats/queue.md). So they travel from the publisher to
-// the disk and on to a consumer as they came; only their lengths are read.
+// form of `repeated bytes payload = 15` (docs/formats/queue.md). So they travel from the publisher
+// to the disk and on to a consumer as they came; only their lengths are read.
 #pragma once
 
 #include <cstdint>

@@ -29,8 +29,12 @@ Ranges read_ranges(Reader& reader) {
   return ranges;
 }
 
-void write(Writer& writer, const Started& body) { writer.varint(body.epoch); }
-void read(Reader& reader, Started& body) { body.epoch = reader.varint(); }
+void write(Writer& writer, const Started& body) {
+  writer.varint(body.epoch);
+}
+void read(Reader& reader, Started& body) {
+  body.epoch = reader.varint();
+}
 
 void write(Writer& writer, const Created& body) {
   writer.u64(body.queue.value);
@@ -52,8 +56,12 @@ void read(Reader& reader, Configured& body) {
   body.settings = read_settings(reader);
 }
 
-void write(Writer& writer, const Deleted& body) { writer.u64(body.queue.value); }
-void read(Reader& reader, Deleted& body) { body.queue.value = reader.u64(); }
+void write(Writer& writer, const Deleted& body) {
+  writer.u64(body.queue.value);
+}
+void read(Reader& reader, Deleted& body) {
+  body.queue.value = reader.u64();
+}
 
 void read_payload(Reader& reader, PayloadPtr& payload) {
   auto parsed = Payload::parse(std::string(reader.rest()));

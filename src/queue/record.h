@@ -67,8 +67,8 @@ struct Deleted {  // the queue and everything in it
 struct Published {
   QueueId queue;
   MessageId first = 0;
-  std::string key = {};              // of idempotency; empty: none
-  std::string fingerprint = {};      // of what was published with the key
+  std::string key = {};                      // of idempotency; empty: none
+  std::string fingerprint = {};              // of what was published with the key
   std::vector<MessageOptions> options = {};  // none, one for all, or one each
   PayloadPtr payload;
 };

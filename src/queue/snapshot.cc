@@ -42,8 +42,8 @@ Frame read_frame(Reader& reader) {
   frame.settled = each_of(reader, frame.count).value();
   frame.failures = each_of(reader, frame.count).value();
   if (frame.options.size() > 1 && frame.options.size() != frame.count) reader.fail();
-  frame.live = frame.count - static_cast<std::uint32_t>(std::count(frame.settled.begin(),
-                                                                   frame.settled.end(), 1));
+  frame.live = frame.count - static_cast<std::uint32_t>(
+                                 std::count(frame.settled.begin(), frame.settled.end(), 1));
   return frame;
 }
 
@@ -168,7 +168,9 @@ Queue* Ledger::queue_of(QueueId id) {
   const auto found = queues_.find(id);
   return found == queues_.end() ? nullptr : &found->second;
 }
-const Queue* Ledger::queue_of(QueueId id) const { return const_cast<Ledger*>(this)->queue_of(id); }
+const Queue* Ledger::queue_of(QueueId id) const {
+  return const_cast<Ledger*>(this)->queue_of(id);
+}
 
 Result<QueueId> Ledger::find(const std::string& tenant, const std::string& name) const {
   const auto found = names_.find({tenant, name});
@@ -187,8 +189,8 @@ QueueInfo Ledger::info(QueueId id) const {
   info.bytes = queue.bytes;
   info.published = queue.next - 1;
   for (const auto& [first, frame] : queue.frames) {
-    const auto dead = std::distance(queue.dead.lower_bound(first),
-                                    queue.dead.lower_bound(frame.end()));
+    const auto dead =
+        std::distance(queue.dead.lower_bound(first), queue.dead.lower_bound(frame.end()));
     if (static_cast<std::ptrdiff_t>(frame.live) == dead) continue;
     info.oldest_ms = frame.published_ms;
     break;
@@ -219,7 +221,9 @@ std::vector<DeadEntry> Ledger::dead_letters(QueueId id, MessageId after,
   return entries;
 }
 
-Totals Ledger::totals() const { return totals_; }
+Totals Ledger::totals() const {
+  return totals_;
+}
 
 std::vector<Cold> Ledger::cold(QueueId id, std::uint64_t bytes_max) const {
   std::vector<Cold> wanted;
@@ -241,6 +245,7 @@ void Ledger::warm(QueueId id, MessageId first, PayloadPtr payload) {
   Frame* frame = queue == nullptr ? nullptr : queue->frame_of(first);
   if (frame == nullptr || frame->payload || frame->count != payload->count()) return;
   frame->payload = std::move(payload);
+  queue->memory_bytes += frame->bytes;
   totals_.memory_bytes += frame->bytes;
 }
 

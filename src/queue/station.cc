@@ -28,7 +28,7 @@ Station::Metrics::Metrics(Meter& meter)
       settled(meter.counter("waystation_queue_settle_calls_total",
                             "Calls that acknowledged, returned, extended or ended a lease")),
       gone(meter.counter("waystation_queue_gone_total",
-                             "Calls refused because their lease had ended")),
+                         "Calls refused because their lease had ended")),
       refused(meter.counter("waystation_queue_refused_total",
                             "Publications refused: full, or a key used for something else")),
       messages(meter.gauge("waystation_queue_messages", "Messages in all queues, dead ones too")),
@@ -40,7 +40,9 @@ Station::Metrics::Metrics(Meter& meter)
 Station::Station(Options options, Deps deps)
     : options_(options), deps_(deps), metrics_(deps.meter), ledger_(options.limits) {}
 
-Station::~Station() { stop(); }
+Station::~Station() {
+  stop();
+}
 
 journal::Callbacks Station::journal_callbacks() {
   return {
@@ -163,7 +165,8 @@ void Station::fail(Turn& turn, const Error& error) {
   turn.changed.clear();
   for (Waiting& each : gate_) turn.ready.push_back(std::move(each));
   gate_.clear();
-  drop_members(turn, [](const Member&) { return true; }, error);
+  drop_members(
+      turn, [](const Member&) { return true; }, error);
 }
 
 // What is due by the clock.
@@ -216,8 +219,8 @@ void Station::write_checkpoint(Snapshot snapshot) {
   if (!done) WS_LOG(warn, "no checkpoint of the queues error=\"{}\"", done.error().message);
 }
 
-// A few old messages must not keep whole segments: once more is on disk than twice what is live, the
-// oldest are written again at the tail, and the next checkpoints let their segments go.
+// A few old messages must not keep whole segments: once more is on disk than twice what is live,
+// the oldest are written again at the tail, and the next checkpoints let their segments go.
 void Station::carry() {
   const auto segments = journal_->segments();
   std::uint64_t stored = 0;

@@ -1,7 +1,7 @@
-// Queues at work: the ledger, its journal, those who consume, the clock. One lock around the ledger;
-// who calls does the work (a few microseconds), one thread of the station's own opens the gate after
-// each sync and keeps the time. Everything that a caller or a consumer gets to see waits until the
-// records that it depends on are durable.
+// Queues at work: the ledger, its journal, those who consume, the clock. One lock around the
+// ledger; who calls does the work (a few microseconds), one thread of the station's own opens the
+// gate after each sync and keeps the time. Everything that a caller or a consumer gets to see waits
+// until the records that it depends on are durable.
 #pragma once
 
 #include <condition_variable>
@@ -61,9 +61,9 @@ enum class Action { kAck, kNack, kExtend, kTerminate };
 struct Settle {
   Action action = Action::kAck;
   std::uint64_t lease = 0;
-  Ranges ranges = {};          // none: all that it holds
-  TimeMs ms = 0;               // nack: the delay; extend: from now on
-  std::string reason = {};     // nack, terminate
+  Ranges ranges = {};       // none: all that it holds
+  TimeMs ms = 0;            // nack: the delay; extend: from now on
+  std::string reason = {};  // nack, terminate
 };
 
 struct DeadMessage {
@@ -78,9 +78,9 @@ class Station {
  public:
   struct Options {
     Limits limits;
-    std::uint64_t backlog_bytes_max = 128u << 20;   // not yet durable: more is refused
-    std::uint64_t checkpoint_bytes = 256u << 20;    // of records between two checkpoints
-    std::uint64_t segment_bytes = 64u << 20;        // of the journal, to know when to carry
+    std::uint64_t backlog_bytes_max = 128u << 20;  // not yet durable: more is refused
+    std::uint64_t checkpoint_bytes = 256u << 20;   // of records between two checkpoints
+    std::uint64_t segment_bytes = 64u << 20;       // of the journal, to know when to carry
   };
   struct Deps {
     Clock& clock;
@@ -117,8 +117,7 @@ class Station {
   // Gives when the lease ends now (extend), else 0.
   void settle(QueueId queue, Settle settle, Done<TimeMs> done,
               std::shared_ptr<Sink> sink = nullptr);
-  void settle(const std::string& tenant, const std::string& name, Settle settle,
-              Done<TimeMs> done);
+  void settle(const std::string& tenant, const std::string& name, Settle settle, Done<TimeMs> done);
 
   Result<std::vector<QueueInfo>> list(const std::string& tenant);
   Result<QueueInfo> info(const std::string& tenant, const std::string& name);
@@ -127,8 +126,8 @@ class Station {
   void remove(const std::string& tenant, const std::string& name, Done<void> done);
   void dead_letters(const std::string& tenant, const std::string& name, MessageId after,
                     std::size_t count_max, Done<std::vector<DeadMessage>> done);
-  void revive(const std::string& tenant, const std::string& name,
-              const std::vector<MessageId>& ids, Done<std::uint64_t> done);
+  void revive(const std::string& tenant, const std::string& name, const std::vector<MessageId>& ids,
+              Done<std::uint64_t> done);
   void discard(const std::string& tenant, const std::string& name,
                const std::vector<MessageId>& ids, Done<std::uint64_t> done);
 

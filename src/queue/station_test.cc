@@ -113,8 +113,8 @@ class InMemory : public testing::Test {
   SystemClock clock_;
   std::unique_ptr<Meter> meter_ = make_null_meter();
   ThreadExecutor background_{1};
-  std::unique_ptr<Station> station_ = std::make_unique<Station>(
-      Station::Options{}, Station::Deps{clock_, background_, *meter_});
+  std::unique_ptr<Station> station_ =
+      std::make_unique<Station>(Station::Options{}, Station::Deps{clock_, background_, *meter_});
   std::unique_ptr<journal::MemoryJournal> journal_;
 };
 
@@ -215,7 +215,9 @@ class Gated : public testing::Test {
   SystemClock clock_;
   std::unique_ptr<Meter> meter_ = make_null_meter();
   ThreadExecutor background_{1};
-  Station station_{Station::Options{}, Station::Deps{clock_, background_, *meter_}};
+  // Nothing stays in memory.
+  Station station_{Station::Options{.limits = {.memory_bytes_max = 0}},
+                   Station::Deps{clock_, background_, *meter_}};
   std::unique_ptr<journal::MemoryJournal> journal_;
 };
 
@@ -240,6 +242,19 @@ TEST_F(Gated, NothingIsSeenBeforeItIsDurable) {
   EXPECT_TRUE(acked.get());
 }
 
+// Reading back what is durable doesn't wait for what isn't yet.
+TEST_F(Gated, ColdMessagesDoNotWaitForLaterOnes) {
+  Answer<Receipt> first, second;
+  station_.publish("t", "q", {payload_of({"a"})}, first.done());
+  journal_->make_all_durable();
+  ASSERT_TRUE(first.get());
+  station_.publish("t", "q", {payload_of({"b"})}, second.done());
+  Answer<Taken> taken;
+  station_.lease("t", "q", {.lease_ms = 60'000}, 60'000, taken.done());
+  EXPECT_EQ(contents({*taken.get()}), (std::vector<std::string>{"a"}));
+  journal_->make_all_durable();
+}
+
 TEST_F(Gated, FailedJournalEndsEverything) {
   auto consumer = std::make_shared<Recorder>();
   ASSERT_TRUE(station_.subscribe("t", "q", {}, consumer));
@@ -260,6 +275,7 @@ class OnDisk {
   explicit OnDisk(journal::FaultyFileSystem& files, std::uint64_t memory_bytes = 256u << 20) {
     Station::Options options;
     options.limits.memory_bytes_max = memory_bytes;
+    options.limits.queue_memory_bytes_min = 0;
     options.checkpoint_bytes = 64u << 10;
     options.segment_bytes = 32u << 10;
     station = std::make_unique<Station>(options, Station::Deps{clock, background, *meter});
@@ -289,7 +305,9 @@ class OnDisk {
   std::unique_ptr<journal::FileJournal> journal;
 };
 
-std::string content_of(int i) { return std::to_string(i) + std::string(1000, 'x'); }
+std::string content_of(int i) {
+  return std::to_string(i) + std::string(1000, 'x');
+}
 
 TEST(QueueDisk, WhatIsNotInMemoryIsReadBack) {
   journal::FaultyFileSystem files;
@@ -383,8 +401,8 @@ TEST(QueueDisk, PowerCutLosesNothingThatWasAnswered) {
   }
   OnDisk server(files);
   auto consumer = std::make_shared<Recorder>();
-  ASSERT_TRUE(server.station->subscribe("t", "q", {.window = 100'000, .lease_ms = 60'000},
-                                        consumer));
+  ASSERT_TRUE(
+      server.station->subscribe("t", "q", {.window = 100'000, .lease_ms = 60'000}, consumer));
   const auto info = server.station->info("t", "q");
   const auto all = contents(consumer->wait_messages(info->waiting + info->leased));
   const std::set<std::string> left(all.begin(), all.end());

@@ -1,5 +1,5 @@
-// A ledger with a log in memory, for tests: what is durable and when the server dies is the test's to
-// say.
+// A ledger with a log in memory, for tests: what is durable and when the server dies is the test's
+// to say.
 #pragma once
 
 #include <cstdint>
@@ -71,9 +71,9 @@ class TestLedger {
     for (const Cold& cold : ledger_->cold(id(queue), 1u << 30)) {
       Record record = decode(log_.at(cold.record.value - 1)).value();
       auto* published = std::get_if<Published>(&record.body);
-      ledger_->warm(id(queue), cold.first,
-                    published != nullptr ? published->payload
-                                         : std::get<Carried>(record.body).payload);
+      ledger_->warm(
+          id(queue), cold.first,
+          published != nullptr ? published->payload : std::get<Carried>(record.body).payload);
     }
     return take();
   }

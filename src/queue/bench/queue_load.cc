@@ -31,6 +31,7 @@ struct Options {
   std::string queue = "load";
   std::string key;
   int publishers = 4;
+  int connections = 0;  // that the publishers share; 0: one each
   int consumers = 1;
   int window = 256;  // messages on their way, of one publisher
   int frame = 64;    // messages in one frame
@@ -102,8 +103,8 @@ class Publisher final : public Base {
       : Base(shared, channel, "/waystation.v1.Queues/Publish"), frame_(shared.options.frame) {
     v1::PublishFrame payloads;
     for (int i = 0; i < frame_; ++i) {
-      *payloads.add_payload() =
-          std::string(static_cast<std::size_t>(shared.options.bytes), static_cast<char>('a' + i % 26));
+      *payloads.add_payload() = std::string(static_cast<std::size_t>(shared.options.bytes),
+                                            static_cast<char>('a' + i % 26));
     }
     payloads_ = grpc::Slice(payloads.SerializeAsString());
     free_ = std::max(1, shared.options.window / frame_);
@@ -132,9 +133,9 @@ class Publisher final : public Base {
         } else {
           shared_.published += receipt.count();
           if (measuring_) {
-            latencies_.push_back(std::chrono::duration<double, std::milli>(
-                                     now - sent_[receipt.number() % kSlots])
-                                     .count());
+            latencies_.push_back(
+                std::chrono::duration<double, std::milli>(now - sent_[receipt.number() % kSlots])
+                    .count());
           }
         }
       }
@@ -291,8 +292,12 @@ int load(const Options& options) {
   for (int i = 0; i < options.consumers; ++i) {
     consumers.push_back(std::make_unique<Consumer>(shared, connect(options)));
   }
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  const int connections = options.connections > 0 ? options.connections : options.publishers;
+  for (int i = 0; i < connections; ++i) channels.push_back(connect(options));
   for (int i = 0; i < options.publishers; ++i) {
-    publishers.push_back(std::make_unique<Publisher>(shared, connect(options)));
+    publishers.push_back(
+        std::make_unique<Publisher>(shared, channels[static_cast<std::size_t>(i % connections)]));
   }
   sleep_for(options.warmup_seconds);
   for (auto& publisher : publishers) publisher->measure();
@@ -313,11 +318,12 @@ int load(const Options& options) {
     sleep_for(0.1);
   }
   std::printf(
-      "{\"publishers\":%d,\"window\":%d,\"frame\":%d,\"bytes\":%d,\"consumers\":%d,\"seconds\":%.2f,"
+      "{\"publishers\":%d,\"connections\":%d,\"window\":%d,\"frame\":%d,\"bytes\":%d,\"consumers\":"
+      "%d,\"seconds\":%.2f,"
       "\"published_per_s\":%.0f,\"consumed_per_s\":%.0f,\"p50_ms\":%.3f,\"p99_ms\":%.3f,"
       "\"published\":%llu,\"consumed\":%llu,\"errors\":%llu}\n",
-      options.publishers, options.window, options.frame, options.bytes, options.consumers, seconds,
-      static_cast<double>(published_end - published) / seconds,
+      options.publishers, connections, options.window, options.frame, options.bytes,
+      options.consumers, seconds, static_cast<double>(published_end - published) / seconds,
       static_cast<double>(consumed_end - consumed) / seconds, percentile(all, 0.5),
       percentile(all, 0.99), static_cast<unsigned long long>(shared.published.load()),
       static_cast<unsigned long long>(shared.consumed.load()),
@@ -339,6 +345,10 @@ int main(int argc, char** argv) {
   parser.add_option("--queue", options.queue)->capture_default_str();
   parser.add_option("--api-key", options.key);
   parser.add_option("--publishers", options.publishers)->capture_default_str();
+  parser
+      .add_option("--connections", options.connections,
+                  "Connections that the publishers share; 0: one each")
+      ->capture_default_str();
   parser.add_option("--consumers", options.consumers)->capture_default_str();
   parser.add_option("--window", options.window, "Messages on their way, of one publisher")
       ->capture_default_str();

@@ -123,9 +123,8 @@ class ConsumeCall final : public Call, public Consumer {
     how.lease_ms = asked.lease_ms();
     how.batch_messages_max = asked.batch() > 0 ? asked.batch() : how.window;
     how.batch_bytes_max = kBatchBytes;
-    const auto joined =
-        station_.subscribe(tenant_, asked.queue(), how,
-                           std::static_pointer_cast<ConsumeCall>(shared_from_this()));
+    const auto joined = station_.subscribe(
+        tenant_, asked.queue(), how, std::static_pointer_cast<ConsumeCall>(shared_from_this()));
     if (!joined) {
       end_with(grpc_status(joined.error()));
       return false;

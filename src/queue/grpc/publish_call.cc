@@ -34,13 +34,14 @@ class PublishCall final : public Call, public Sink {
       bytes_ += bytes;
     }
     auto self = std::static_pointer_cast<PublishCall>(shared_from_this());
-    station_.publish(tenant_, queue_, std::move(frame->publication),
-                     [self, number, bytes](Result<Receipt> receipt) {
-                       self->receive(number, bytes, receipt);
-                       std::lock_guard lock(self->receipts_mutex_);
-                       --self->frames_;
-                     },
-                     self);
+    station_.publish(
+        tenant_, queue_, std::move(frame->publication),
+        [self, number, bytes](Result<Receipt> receipt) {
+          self->receive(number, bytes, receipt);
+          std::lock_guard lock(self->receipts_mutex_);
+          --self->frames_;
+        },
+        self);
     return true;
   }
 

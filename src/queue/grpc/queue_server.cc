@@ -87,7 +87,9 @@ QueueServer::QueueServer(QueueServerOptions options, Station& station, const gua
   link::route_grpc_log();
 }
 
-QueueServer::~QueueServer() { stop(); }
+QueueServer::~QueueServer() {
+  stop();
+}
 
 Status QueueServer::start() {
   Impl& impl = *impl_;
@@ -142,6 +144,8 @@ void QueueServer::stop() {
   impl_->server.reset();
 }
 
-const std::vector<int>& QueueServer::ports() const { return impl_->ports; }
+const std::vector<int>& QueueServer::ports() const {
+  return impl_->ports;
+}
 
 }  // namespace waystation::queue

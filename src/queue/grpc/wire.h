@@ -1,5 +1,5 @@
-// Messages of message/proto/queue.proto to the station's types and back. Payloads aren't parsed: they
-// are cut out of a frame, and put into a delivery, as bytes that others hold. Included by this
+// Messages of message/proto/queue.proto to the station's types and back. Payloads aren't parsed:
+// they are cut out of a frame, and put into a delivery, as bytes that others hold. Included by this
 // folder's .cc files only, as nothing else may see gRPC's headers.
 #pragma once
 

@@ -1,0 +1,87 @@
+#include "app/queues.h"
+
+#include "base/log.h"
+#include "front/options.h"
+#include "journal/file_journal.h"
+#include "journal/memory_journal.h"
+
+namespace waystation::app {
+namespace {
+
+constexpr std::uint64_t kSegmentBytes = 64u << 20;
+
+Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
+                                                       journal::FileSystem& files, Meter& meter,
+                                                       journal::Callbacks callbacks) {
+  if (options.durability == "none") {
+    return std::make_unique<journal::MemoryJournal>(
+        journal::MemoryJournal::Options{std::move(callbacks), true});
+  }
+  journal::FileJournal::Options file;
+  file.dir = options.data + "/queues";
+  file.durability =
+      options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
+  file.segment_bytes_max = kSegmentBytes;
+  file.compress_above_bytes = journal::kBatchBytesMax;  // payloads go as they are
+  file.callbacks = std::move(callbacks);
+  file.file_system = &files;
+  file.meter = &meter;
+  auto opened = journal::FileJournal::open(std::move(file));
+  if (!opened) return opened.error();
+  return std::unique_ptr<journal::Journal>(std::move(*opened));
+}
+
+Status check_listen(const ServeOptions& options, const guard::KeyFile* keys) {
+  const auto listen = front::parse_listen(options.queue_listen);
+  if (!listen) return listen.error();
+  if (keys != nullptr || listen->is_loopback()) return {};
+  return Error{Code::kInvalidArgument,
+               "--queue-listen " + options.queue_listen +
+                   ", which other machines can reach, needs --api-key-file FILE; make a key with: "
+                   "waystation keys add FILE --tenant NAME",
+               "queue-listen"};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Queues>> Queues::open(const ServeOptions& options,
+                                             journal::FileSystem& files, Executor& background,
+                                             Clock& clock, Meter& meter,
+                                             const guard::KeyFile* keys) {
+  auto queues = std::make_unique<Queues>();
+  queue::Station::Options limits;
+  limits.segment_bytes = kSegmentBytes;
+  queues->station_ =
+      std::make_unique<queue::Station>(limits, queue::Station::Deps{clock, background, meter});
+  auto journal = open_journal(options, files, meter, queues->station_->journal_callbacks());
+  if (!journal) return journal.error();
+  queues->journal_ = std::move(*journal);
+  if (const Status started = queues->station_->start(*queues->journal_); !started) {
+    return started.error();
+  }
+  if (options.queue_listen.empty()) return queues;
+  if (const Status good = check_listen(options, keys); !good) return good.error();
+  queues->server_ = std::make_unique<queue::QueueServer>(
+      queue::QueueServerOptions{.addresses = {options.queue_listen},
+                                .tls = {options.queue_cert, options.queue_key, ""}},
+      *queues->station_, keys, clock);
+  return queues;
+}
+
+Queues::~Queues() {
+  if (station_) stop();
+}
+
+Status Queues::start() {
+  if (!server_) return {};
+  if (const Status started = server_->start(); !started) return started;
+  WS_LOG(info, "queues listening port={}", server_->ports().at(0));
+  return {};
+}
+
+void Queues::stop() {
+  if (server_) server_->stop();
+  station_->stop();
+}
+
+}  // namespace waystation::app
