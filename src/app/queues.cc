@@ -31,10 +31,14 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& optio
   return std::unique_ptr<journal::Journal>(std::move(*opened));
 }
 
-Status check_listen(const ServeOptions& options, const guard::KeyFile* keys) {
+// As gRPC wants it: an address and a port.
+Result<std::string> address_of(const ServeOptions& options, const guard::KeyFile* keys) {
   const auto listen = front::parse_listen(options.queue_listen);
   if (!listen) return listen.error();
-  if (keys != nullptr || listen->is_loopback()) return {};
+  if (keys != nullptr || listen->is_loopback()) {
+    const bool is_v6 = listen->host.find(':') != std::string::npos;
+    return (is_v6 ? "[" + listen->host + "]" : listen->host) + ":" + std::to_string(listen->port);
+  }
   return Error{Code::kInvalidArgument,
                "--queue-listen " + options.queue_listen +
                    ", which other machines can reach, needs --api-key-file FILE; make a key with: "
@@ -60,9 +64,10 @@ Result<std::unique_ptr<Queues>> Queues::open(const ServeOptions& options,
     return started.error();
   }
   if (options.queue_listen.empty()) return queues;
-  if (const Status good = check_listen(options, keys); !good) return good.error();
+  auto address = address_of(options, keys);
+  if (!address) return address.error();
   queues->server_ = std::make_unique<queue::QueueServer>(
-      queue::QueueServerOptions{.addresses = {options.queue_listen},
+      queue::QueueServerOptions{.addresses = {std::move(*address)},
                                 .tls = {options.queue_cert, options.queue_key, ""}},
       *queues->station_, keys, clock);
   return queues;

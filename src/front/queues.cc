@@ -1,8 +1,11 @@
 // /v1/queues: people's own jobs (docs/queue.md). Answers come from the station when what they say
 // is on disk.
 #include <charconv>
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
 
-#include "base/sha256.h"
 #include "front/deps.h"
 #include "front/handlers.h"
 #include "front/headers.h"

@@ -1,4 +1,4 @@
-// Parsing with Boost.JSON, for .cc files only: its headers are slow to compile.
+// Parsing with Boost.JSON, for this folder's sources only (its headers are slow to compile).
 #pragma once
 
 #include <boost/json/value.hpp>

@@ -70,6 +70,7 @@ Status Ledger::apply_one(const Deleted& body) {
   while (!queue->frames.empty()) drop_frame(*queue, queue->frames.begin()->first);
   totals_.messages -= queue->live;
   totals_.dead -= queue->dead.size();
+  totals_.keys -= queue->keys.size();
   totals_.leased -= queue->leased;
   for (auto lease = leases_.begin(); lease != leases_.end();) {
     if (lease->second.queue == body.queue) {
@@ -109,6 +110,7 @@ Status Ledger::apply_one(Published& body) {
   totals_.bytes += frame.bytes;
   by_record_.emplace_hint(by_record_.end(), index_, std::pair{queue->id, frame.first});
   if (!body.key.empty()) {
+    totals_.keys += queue->keys.contains(body.key) ? 0 : 1;
     queue->keys[body.key] = {std::move(body.fingerprint), frame.first, frame.count, last_time_ms_};
     queue->key_order.emplace_back(last_time_ms_, std::move(body.key));
   }
@@ -254,7 +256,10 @@ void Ledger::forget_keys(Queue& queue, TimeMs now_ms) {
   while (!queue.key_order.empty() && queue.key_order.front().first + limits_.key_ttl_ms <= now_ms) {
     const auto& [time_ms, key] = queue.key_order.front();
     const auto bound = queue.keys.find(key);
-    if (bound != queue.keys.end() && bound->second.time_ms == time_ms) queue.keys.erase(bound);
+    if (bound != queue.keys.end() && bound->second.time_ms == time_ms) {
+      queue.keys.erase(bound);
+      --totals_.keys;
+    }
     queue.key_order.pop_front();
   }
 }

@@ -4,13 +4,12 @@
 #include <boost/json.hpp>
 #include <charconv>
 #include <initializer_list>
-#include <optional>
 
 #include "base/nearest.h"
 #include "base/sha256.h"
 #include "base/utf8.h"
 #include "message/json.h"
-#include "message/json_value.h"
+#include "queue/base64.h"
 
 namespace waystation::queue {
 namespace {
@@ -28,42 +27,6 @@ constexpr TimeMs kWaitMsMax = 60'000;
 constexpr std::int64_t kLeaseMessagesMax = 1'000;
 constexpr std::int64_t kAttemptsMost = 200;
 constexpr std::size_t kLeaseBytes = 4u << 20;
-
-constexpr char kBase64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-std::string base64_of(std::string_view bytes) {
-  std::string out;
-  for (std::size_t at = 0; at < bytes.size(); at += 3) {
-    const std::size_t size = std::min<std::size_t>(3, bytes.size() - at);
-    std::uint32_t bits = 0;
-    for (std::size_t i = 0; i < 3; ++i) {
-      bits = bits << 8 | (i < size ? static_cast<std::uint8_t>(bytes[at + i]) : 0u);
-    }
-    for (std::size_t i = 0; i < 4; ++i) {
-      out += i <= size ? kBase64[bits >> (18 - 6 * i) & 63] : '=';
-    }
-  }
-  return out;
-}
-
-std::optional<std::string> from_base64(std::string_view text) {
-  if (text.size() % 4 != 0) return std::nullopt;
-  while (text.ends_with('=')) text.remove_suffix(1);
-  if (text.size() % 4 == 1) return std::nullopt;
-  std::string out;
-  std::uint32_t bits = 0;
-  int have = 0;
-  for (const char c : text) {
-    const char* const found = std::find(kBase64, kBase64 + 64, c);
-    if (found == kBase64 + 64) return std::nullopt;
-    bits = bits << 6 | static_cast<std::uint32_t>(found - kBase64);
-    have += 6;
-    if (have < 8) continue;
-    have -= 8;
-    out += static_cast<char>(bits >> have);
-  }
-  return out;
-}
 
 Error invalid(const std::string& param, const std::string& what) {
   return Error{Code::kInvalidArgument, param + " " + what, param};
@@ -151,10 +114,13 @@ class Members {
 // The object that a body is; nothing at all is an empty one.
 Result<value> parse_object(std::string_view body, const std::string& what) {
   if (body.empty()) return value(object());
-  auto parsed = message::parse_json(body);
-  if (!parsed) return Error{Code::kInvalidArgument, what + ": " + parsed.error().message};
-  if (!parsed->is_object()) return Error{Code::kInvalidArgument, what + " must be a JSON object"};
-  return std::move(*parsed);
+  boost::json::parse_options options;
+  options.max_depth = message::kJsonDepthMax;
+  boost::system::error_code bad;
+  value parsed = boost::json::parse({body.data(), body.size()}, bad, {}, options);
+  if (bad) return Error{Code::kInvalidArgument, what + " is no JSON: " + bad.message()};
+  if (!parsed.is_object()) return Error{Code::kInvalidArgument, what + " must be a JSON object"};
+  return parsed;
 }
 
 Result<std::string> payload_of(const Members& body) {
@@ -165,7 +131,7 @@ Result<std::string> payload_of(const Members& body) {
   }
   if (payload != nullptr && payload->is_string()) return std::string(payload->get_string());
   if (payload != nullptr) return boost::json::serialize(*payload);
-  auto bytes = base64->is_string() ? from_base64(base64->get_string()) : std::nullopt;
+  auto bytes = base64->is_string() ? base64_decode(base64->get_string()) : std::nullopt;
   if (bytes) return std::move(*bytes);
   return invalid(body.param("payload_base64"), "must be a string in base64");
 }
@@ -229,7 +195,7 @@ void append_payload_json(std::string& out, std::string_view payload) {
     out += "\"payload\":";
     append_json_string(out, payload);
   } else {
-    out += "\"payload_base64\":\"" + base64_of(payload) + "\"";
+    out += "\"payload_base64\":\"" + base64_encode(payload) + "\"";
   }
 }
 

@@ -87,8 +87,8 @@ Status Ledger::check_room(const Queue* queue, const Publication& publication) co
       totals_.bytes + bytes > limits_.bytes_max) {
     return full("the queues of this server are full");
   }
-  if (queue != nullptr && !publication.key.empty() && queue->keys.size() >= limits_.keys_max) {
-    return full("the queue holds as many idempotency keys as it may");
+  if (!publication.key.empty() && totals_.keys >= limits_.keys_max) {
+    return full("the queues hold as many idempotency keys as they may");
   }
   return {};
 }

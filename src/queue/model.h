@@ -23,7 +23,7 @@ struct Limits {
   std::uint64_t bytes_max = 8ull << 30;
   std::size_t queues_max = 10'000;
   std::size_t tenant_queues_max = 1'000;
-  std::size_t keys_max = 200'000;        // of one queue
+  std::size_t keys_max = 1'000'000;      // of all queues
   TimeMs key_ttl_ms = 24 * 3600 * 1000;  // how long an idempotency key binds
   // Payloads in memory; others are read back. What is left of the double is for queues that have
   // little there, so that one that nobody drains doesn't slow the others down.
@@ -114,6 +114,7 @@ struct Totals {
   std::uint64_t leased = 0;
   std::uint64_t dead = 0;
   std::uint64_t memory_bytes = 0;  // of payloads
+  std::uint64_t keys = 0;
 };
 
 // Messages that were published together. What is usual costs nothing per message.

@@ -125,6 +125,7 @@ Status Ledger::read_queue(Reader& reader) {
   totals_.messages += queue.live;
   totals_.bytes += queue.bytes;
   totals_.dead += queue.dead.size();
+  totals_.keys += queue.keys.size();
   names_[{queue.tenant, queue.name}] = queue.id;
   queues_[queue.id] = std::move(queue);
   return {};

@@ -255,11 +255,12 @@ def test_killed_server_keeps_what_it_accepted_and_nothing_it_was_told_is_done(se
     accepted, acked, tried, sent = set(), set(), set(), 0
     for _ in range(3):
         with connected(server, stubs) as stub:
-            frames, stop = {}, threading.Event()
+            frames, stop, room = {}, threading.Event(), threading.Semaphore(20)
 
             def make_frames():
                 nonlocal sent
                 while not stop.is_set():
+                    room.acquire()  # pylint: disable=consider-using-with
                     payloads = [f"{sent + i}".encode() for i in range(rng.randrange(1, 50))]
                     sent += len(payloads)
                     frames[sent] = payloads
@@ -269,6 +270,7 @@ def test_killed_server_keeps_what_it_accepted_and_nothing_it_was_told_is_done(se
                 with contextlib.suppress(grpc.RpcError):
                     for receipts in stub.Publish(make_frames()):
                         for receipt in receipts.receipts:
+                            room.release()
                             if not receipt.HasField("error"):
                                 accepted.update(frames[receipt.number])
 
@@ -283,6 +285,7 @@ def test_killed_server_keeps_what_it_accepted_and_nothing_it_was_told_is_done(se
                 waiting.append((consumer.settle(lease, message), payload))
             server.kill()
             stop.set()
+            room.release()
             publisher.join()
             consumer.thread.join()
             acked.update(payload for number, payload in waiting if number <= consumer.confirmed)
@@ -290,7 +293,7 @@ def test_killed_server_keeps_what_it_accepted_and_nothing_it_was_told_is_done(se
     assert acked and accepted
     left = set()
     while True:
-        lease = server.post("/v1/queues/q/leases", {"max": 1000, "wait_ms": 0}).json
+        lease = server.post("/v1/queues/q/leases", {"max": 1000, "lease_ms": 600_000}).json
         if lease["lease"] is None:
             break
         left.update(m["payload"].encode() for m in lease["messages"])
