@@ -351,6 +351,19 @@ TEST(QueuePayload, RefusesWhatIsNotThatForm) {
   EXPECT_EQ((*parsed)->fitting(0, 6), 2u);
 }
 
+// The example of docs/formats/queue.md.
+TEST(QueueRecords, AreAsTheDocumentSays) {
+  const std::string wanted(
+      "\x05\xe8\x03\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0"
+      "\0\0\0\x7a\x02hi",
+      32);
+  const PayloadPtr payload = Payload::of({"hi"}).value();
+  EXPECT_EQ(encode({1000, Published{QueueId{1}, 1, {}, {}, {}, payload}}), wanted);
+  std::string placed = encode_published({}, {}, {}, *payload);
+  place_published(placed, QueueId{1}, 1, 1000);
+  EXPECT_EQ(placed, wanted);
+}
+
 TEST(QueueRecords, AnyCutOrFlipIsAnErrorOrARecord) {
   TestLedger ledger;
   ASSERT_TRUE(ledger.publish("q", {"a", "b"}, {{.lane = "l"}, {.deadline_ms = 1 << 30}}, "k"));
