@@ -8,7 +8,8 @@
 namespace waystation::app {
 namespace {
 
-constexpr std::uint64_t kSegmentBytes = 64u << 20;
+// Much goes through it: fewer, larger files.
+constexpr std::uint64_t kSegmentFactor = 2;
 
 Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
                                                        journal::FileSystem& files, Meter& meter,
@@ -21,7 +22,7 @@ Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& optio
   file.dir = options.data + "/queues";
   file.durability =
       options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
-  file.segment_bytes_max = kSegmentBytes;
+  file.segment_bytes_max = kSegmentFactor * options.segment_bytes;
   file.compress_above_bytes = journal::kBatchBytesMax;  // payloads go as they are
   file.callbacks = std::move(callbacks);
   file.file_system = &files;
@@ -54,7 +55,7 @@ Result<std::unique_ptr<Queues>> Queues::open(const ServeOptions& options,
                                              const guard::KeyFile* keys) {
   auto queues = std::make_unique<Queues>();
   queue::Station::Options limits;
-  limits.segment_bytes = kSegmentBytes;
+  limits.segment_bytes = kSegmentFactor * options.segment_bytes;
   queues->station_ =
       std::make_unique<queue::Station>(limits, queue::Station::Deps{clock, background, meter});
   auto journal = open_journal(options, files, meter, queues->station_->journal_callbacks());
