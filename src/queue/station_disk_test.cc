@@ -88,7 +88,7 @@ TEST(QueueDisk, OldMessagesDoNotHoldTheDisk) {
     }
     std::uint64_t stored = 0;
     for (const auto& segment : server.journal->segments()) stored += segment.bytes;
-    EXPECT_LT(stored, 600'000u);
+    EXPECT_LT(stored, 1'200'000u);  // of more than two million written
   }
   files.crash(1);
   OnDisk server(files);
