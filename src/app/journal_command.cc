@@ -6,10 +6,13 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <random>
+#include <system_error>
 
 #include "app/commands.h"
 #include "app/paths.h"
 #include "base/clock.h"
+#include "broker/salvage.h"
 #include "guard/keys.h"
 #include "journal/inspect.h"
 #include "journal/posix_file_system.h"
@@ -81,6 +84,35 @@ std::string record_json(std::string_view bytes, bool with_text) {
   return boost::json::serialize(json);
 }
 
+// Into a folder of another name first, so that an interrupted run leaves nothing that looks whole.
+Status run_salvage(journal::FileSystem& files, const std::string& dir, std::string to,
+                   bool dry_run) {
+  if (to.empty() && !dry_run) {
+    return Error{Code::kInvalidArgument, "name the new folder with --to, or use --dry-run", "to"};
+  }
+  while (to.size() > 1 && to.ends_with('/')) to.pop_back();
+  std::error_code error;
+  if (!dry_run && std::filesystem::exists(to) && !std::filesystem::is_empty(to, error)) {
+    return Error{Code::kInvalidArgument, to + " is there and not empty; name a new folder", "to"};
+  }
+  const std::string partial = to + ".partial";
+  if (!dry_run && std::filesystem::exists(partial)) {
+    return Error{Code::kInvalidArgument,
+                 partial + " is left of an interrupted salvage; remove it first", "to"};
+  }
+  std::random_device random;
+  broker::SalvageOptions options{.dir = dir, .to = partial, .dry_run = dry_run};
+  options.new_journal_id = std::uint64_t{random()} << 32 | random() | 1;
+  const Status saved = broker::salvage(files, options, std::cout);
+  if (!saved && !dry_run) std::filesystem::remove_all(partial, error);
+  if (!saved || dry_run) return saved;
+  std::filesystem::rename(partial, to, error);
+  if (error) return Error{Code::kIo, partial + " can't be renamed to " + to + ": " + error.message()};
+  std::cout << "saved in " << to << "\nnext: keep " << dir << " under another name, and give " << to
+            << " its name; then start the server\n";
+  return {};
+}
+
 int finish(const Status& status) { return status ? 0 : fail(status.error()); }
 
 }  // namespace
@@ -90,12 +122,13 @@ Run add_journal(CLI::App& parser) {
     std::string dir, to;
     std::uint64_t from = 1, limit = UINT64_MAX;
     bool with_text = false;
+    bool dry_run = false;
   };
   auto command = std::make_shared<Command>();
   parser.require_subcommand(1);
   auto* verify = parser.add_subcommand("verify", "Check every byte; changes nothing");
   auto* inspect = parser.add_subcommand("inspect", "Print records, one JSON line each; changes nothing");
-  auto* salvage = parser.add_subcommand("salvage", "Copy all that is whole to a new folder");
+  auto* salvage = parser.add_subcommand("salvage", "Make a new journal of all that a damaged one still holds");
   for (auto* sub : {verify, inspect, salvage}) {
     sub->add_option("DIR", command->dir, "The server's data folder, or the journal folder in it")
         ->required()->check(CLI::ExistingDirectory);
@@ -103,12 +136,14 @@ Run add_journal(CLI::App& parser) {
   inspect->add_option("--from", command->from, "First record to print")->capture_default_str();
   inspect->add_option("--limit", command->limit, "Records to print at most");
   inspect->add_flag("--with-text", command->with_text, "Print prompts and answers too");
-  salvage->add_option("TO", command->to, "The new folder")->required();
+  salvage->add_option("--to", command->to, "The new journal folder; the old one isn't changed");
+  salvage->add_flag("--dry-run", command->dry_run, "Only tell what is lost and what can be saved");
   parser.footer(
       "Examples:\n"
       "  waystation journal verify data\n"
       "  waystation journal inspect data --from 100 --limit 20\n"
-      "  waystation journal salvage data/journal data-saved/journal");
+      "  waystation journal salvage data --dry-run\n"
+      "  waystation journal salvage data --to journal-saved");
   return [command, verify, inspect] {
     journal::PosixFileSystem files;
     const std::string dir = journal_dir(command->dir);
@@ -119,7 +154,7 @@ Run add_journal(CLI::App& parser) {
           [&](std::string_view record) { return record_json(record, command->with_text); },
           std::cout));
     }
-    return finish(journal::salvage(files, dir, command->to, std::cout));
+    return finish(run_salvage(files, dir, command->to, command->dry_run));
   };
 }
 

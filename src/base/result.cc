@@ -33,6 +33,7 @@ constexpr std::array kTable{
     Row{Code::kLoop, "loop_detected", 508, 78},
     Row{Code::kIo, "io", 500, 74},
     Row{Code::kCorruption, "corruption", 500, 65},
+    Row{Code::kLostInSalvage, "lost_in_salvage", 500, 65},
     Row{Code::kCancelled, "cancelled", 409, 75},
     Row{Code::kExpired, "expired", 504, 75},
     Row{Code::kDead, "dead", 500, 70},

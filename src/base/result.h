@@ -31,6 +31,7 @@ enum class Code {
   kLoop,                   // the request came back to a server that it had passed
   kIo,                     // the operating system refused
   kCorruption,             // stored bytes are not what was written
+  kLostInSalvage,          // damage of the journal took a part of the request
   kCancelled,              // the request was cancelled
   kExpired,                // the request's deadline passed
   kDead,                   // the request used up its attempts

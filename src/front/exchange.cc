@@ -77,6 +77,7 @@ Response error_response(const Error& error) {
     case Code::kExpired:
     case Code::kDead:
     case Code::kLoop:
+    case Code::kLostInSalvage:
       // The status alone would make OpenAI's clients send it again, which nobody wants here.
       response.headers.emplace_back("X-Should-Retry", "false");
       break;

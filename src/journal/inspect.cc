@@ -47,23 +47,6 @@ void print_segment(const SegmentScan& scan, const LogScan& log, std::ostream& ou
   }
 }
 
-Status copy_file(FileSystem& file_system, const std::string& from, const std::string& to,
-                 std::uint64_t bytes) {
-  const auto source = file_system.open(from, OpenMode::kRead);
-  if (!source) return source.error();
-  const auto target = file_system.open(to, OpenMode::kCreate);
-  if (!target) return target.error();
-  std::string buffer;
-  for (std::uint64_t at = 0; at < bytes; at += buffer.size()) {
-    buffer.resize(std::min<std::uint64_t>(bytes - at, SegmentReader::kReadBytes));
-    const auto got = (*source)->read_at(at, buffer.data(), buffer.size());
-    if (!got) return got.error();
-    if (*got < buffer.size()) return Error{Code::kIo, from + " got shorter while it was read"};
-    if (auto wrote = (*target)->write_at(at, buffer); !wrote) return wrote;
-  }
-  return (*target)->sync();
-}
-
 }  // namespace
 
 Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out) {
@@ -101,8 +84,8 @@ Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out
   if (gap) out << ", records before the first segment are missing without a readable checkpoint";
   out << "\n";
   if (!log->damages.empty()) {
-    out << "next: restore a backup, or copy what is whole with `waystation journal salvage " << dir
-        << " NEW_DIR`\n";
+    out << "next: restore a backup, or save what is left with `waystation journal salvage " << dir
+        << " --to NEW_DIR`\n";
   }
   return Error{Code::kCorruption, "the journal in " + dir + " is damaged"};
 }
@@ -146,82 +129,6 @@ Status inspect(FileSystem& file_system, const std::string& dir, const InspectOpt
         --left;
       }
     }
-  }
-  return {};
-}
-
-Status salvage(FileSystem& file_system, const std::string& dir, const std::string& to,
-               std::ostream& out) {
-  const auto lock = file_system.lock(path_in(dir, kLockName));
-  if (!lock) return lock.error();
-  if (auto made = file_system.make_dir(to); !made) return made.error();
-  const auto there = file_system.list(to);
-  if (!there) return there.error();
-  if (!there->empty())
-    return Error{Code::kInvalidArgument, to + " is not empty; name a new folder"};
-  const auto listing = list_journal(file_system, dir);
-  if (!listing) return listing.error();
-  const auto checkpoints = check_checkpoints(file_system, dir, *listing);
-  if (!checkpoints) return checkpoints.error();
-  const auto log = scan_log(file_system, dir, *listing, {}, newest_of(*listing));
-  if (!log) return log.error();
-  if (log->segments.empty()) return Error{Code::kNotFound, dir + " holds no segments"};
-
-  std::uint64_t lost_batches = 0;
-  std::uint64_t kept_records = 0;
-  bool past_damage = false;
-  for (const SegmentScan& scan : log->segments) {
-    const bool damaged =
-        std::ranges::find(log->damages, scan.path, &Damage::path) != log->damages.end();
-    // Damage at byte 0 leaves nothing of the file.
-    const bool unusable = std::ranges::any_of(
-        log->damages, [&](const Damage& d) { return d.path == scan.path && d.offset == 0; });
-    past_damage = past_damage || unusable;
-    if (past_damage) {
-      lost_batches += scan.batches;
-      continue;
-    }
-    if (auto copied = copy_file(file_system, scan.path,
-                                path_in(to, segment_name(scan.header.first)), scan.valid_bytes);
-        !copied) {
-      return copied;
-    }
-    kept_records += scan.last.value + 1 - scan.header.first.value;
-    past_damage = damaged;
-  }
-  LogIndex readable;
-  for (const CheckpointCheck& check : *checkpoints) {
-    const std::string name = checkpoint_name(check.index);
-    if (!check.wrong.empty() || check.index > log->last) {
-      out << "left out checkpoint " << path_in(dir, name) << ": "
-          << (check.wrong.empty() ? "it covers records that are lost" : check.wrong) << "\n";
-      continue;
-    }
-    const auto file = file_system.open(path_in(dir, name), OpenMode::kRead);
-    if (!file) return file.error();
-    const auto size = (*file)->size();
-    if (!size) return size.error();
-    if (auto copied = copy_file(file_system, path_in(dir, name), path_in(to, name), *size);
-        !copied) {
-      return copied;
-    }
-    readable = check.index;
-  }
-  if (auto synced = file_system.sync_dir(to); !synced) return synced;
-
-  out << "kept " << kept_records << " records, up to " << log->last.value << ", in " << to << "\n";
-  for (const Damage& damage : log->damages) {
-    out << "damage: " << damage.path << " at byte " << damage.offset << " (record "
-        << damage.record.value << "): " << damage.reason << "\n";
-  }
-  if (!log->damages.empty()) {
-    out << "lost: everything from record " << log->last.value + 1 << " on, of which at least "
-        << lost_batches << " whole batches in later segments\n";
-  }
-  if (log->segments.front().header.first.value > readable.value + 1) {
-    return Error{Code::kCorruption, "no readable checkpoint covers the records before " +
-                                        std::to_string(log->segments.front().header.first.value) +
-                                        ": " + to + " can be read, but not started with"};
   }
   return {};
 }

@@ -1,5 +1,5 @@
-// What stands behind `waystation journal verify | inspect | salvage`. They work on a folder, not on
-// an open journal, and verify and inspect change nothing.
+// What stands behind `waystation journal verify | inspect`. They work on a folder, not on an open
+// journal, and change nothing. (`salvage` is journal/salvage.h and broker/salvage.h.)
 #pragma once
 
 #include <cstdint>
@@ -31,11 +31,5 @@ struct InspectOptions {
 // there. Ends at damage with kCorruption.
 Status inspect(FileSystem& file_system, const std::string& dir, const InspectOptions& options,
                const RecordFormatter& format, std::ostream& out);
-
-// Copies all valid batches up to the first damage, and the checkpoints that they cover, to a new
-// folder that can be started with; prints what was kept and what was lost. `dir` must not be in use
-// (kBusy), `to` must be empty or absent.
-Status salvage(FileSystem& file_system, const std::string& dir, const std::string& to,
-               std::ostream& out);
 
 }  // namespace waystation::journal

@@ -62,32 +62,6 @@ TEST_F(InspectTest, InspectPrintsRecords) {
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 30);
 }
 
-TEST_F(InspectTest, SalvageKeepsEverythingBeforeTheDamage) {
-  disk_.flip_bit(segment_path(segments_[2].first.value),
-                 kSegmentHeaderBytes + kBatchHeaderBytes + 44 + 60, 1);
-  EXPECT_EQ(open_refused().code, Code::kCorruption);
-  const LogIndex kept{segments_[2].first};  // its first batch is whole
-  const auto status = salvage(disk_, kDir, "/new", out_);
-  ASSERT_TRUE(status) << status.error().message;
-  EXPECT_NE(out_.str().find("kept " + std::to_string(kept.value) + " records"), std::string::npos)
-      << out_.str();
-  EXPECT_NE(out_.str().find("lost: everything from record " + std::to_string(kept.value + 1)),
-            std::string::npos);
-  watcher_ = std::make_unique<Watcher>();
-  auto o = options(*watcher_);
-  o.dir = "/new";
-  auto opened = FileJournal::open(std::move(o));
-  ASSERT_TRUE(opened) << opened.error().message;
-  journal_ = std::move(*opened);
-  EXPECT_EQ(all().size(), kept.value);
-  EXPECT_EQ(salvage(disk_, kDir, "/new", out_).error().code, Code::kInvalidArgument);
-}
-
-TEST_F(InspectTest, SalvageRefusesAFolderInUse) {
-  open();
-  EXPECT_EQ(salvage(disk_, kDir, "/new", out_).error().code, Code::kBusy);
-}
-
 TEST_F(InspectTest, AFolderWithoutAJournalIsSaid) {
   ASSERT_TRUE(disk_.make_dir("/empty"));
   EXPECT_EQ(verify(disk_, "/empty", out_).error().code, Code::kNotFound);

@@ -40,8 +40,8 @@ Error corruption_at(const std::string& path, std::uint64_t offset, LogIndex reco
           "journal segment " + path + " is damaged at byte " + std::to_string(offset) +
               " (record " + std::to_string(record.value) + "): " + reason +
               ". See what is left with `waystation journal verify " + dir +
-              "`; restore a backup, or copy what is whole with `waystation journal salvage " + dir +
-              " NEW_DIR` and start with that folder"};
+              "`; restore a backup, or save what is left with `waystation journal salvage " + dir +
+              " --to NEW_DIR` and start with that folder"};
 }
 
 // A decoded batch; immutable once made.

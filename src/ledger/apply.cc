@@ -22,9 +22,13 @@ Status Ledger::apply(const v1::Record& record, LogIndex index) {
                   std::to_string(index_.value));
   }
   if (record.time_ms() < last_time_ms_) return misfit("time goes back");
+  if (Status applied = apply_body(record, index, record.time_ms()); !applied) return applied;
   index_ = index;
   last_time_ms_ = record.time_ms();
-  const TimeMs now_ms = record.time_ms();
+  return {};
+}
+
+Status Ledger::apply_body(const v1::Record& record, LogIndex index, TimeMs now_ms) {
   switch (record.body_case()) {
     case v1::Record::kEpochStarted:
       return apply_epoch(record.epoch_started(), now_ms);
@@ -331,12 +335,16 @@ Status Ledger::apply_settled(const v1::Settled& body, TimeMs now_ms) {
 }
 
 Status Ledger::apply_forgotten(const v1::Forgotten& body) {
+  std::set<RequestId> ids;
   for (const std::string& raw : body.requests()) {
     const auto id = RequestId::from_bytes(raw);
-    const auto at = id ? requests_.find(*id) : requests_.end();
-    if (at == requests_.end() || at->second->live()) {
+    const Request* request = id ? find(*id) : nullptr;
+    if (request == nullptr || request->live() || !ids.insert(*id).second) {
       return misfit("forgetting a request that hasn't ended");
     }
+  }
+  for (const RequestId id : ids) {
+    const auto at = requests_.find(id);
     const Request& request = *at->second;
     forgotten_until_ms_ = std::max(forgotten_until_ms_, request.accepted_ms);
     by_stored_.erase(request.stored_index);

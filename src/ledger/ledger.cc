@@ -521,6 +521,16 @@ std::vector<const Request*> Ledger::cacheable() const {
   return found;
 }
 
+std::vector<const Request*> Ledger::ahead_of(const Request& request) const {
+  std::vector<const Request*> ahead;
+  if (!request.live()) return ahead;
+  for (const Request* other : lanes_.at(request.lane).requests) {
+    if (other == &request) break;
+    ahead.push_back(other);
+  }
+  return ahead;
+}
+
 std::vector<v1::Fence> Ledger::running_on(WorkerId worker) const {
   std::vector<v1::Fence> fences;
   if (const auto at = running_.find(worker); at != running_.end()) {

@@ -97,7 +97,8 @@ class Ledger {
   // ---- Recovery ---------------------------------------------------------------------------------
 
   // Changes the state by one record. Records come in order of their index. An error means that the
-  // record doesn't fit the state: the journal isn't ours, or was changed by another hand.
+  // record doesn't fit the state: the journal isn't ours, or was changed by another hand. The state
+  // is then as it was.
   Status apply(const v1::Record& record, LogIndex index);
 
   v1::LedgerSnapshot snapshot() const;
@@ -168,6 +169,8 @@ class Ledger {
   std::uint64_t queue_position(const Request& request) const;
   // Those with a cache key that have not ended otherwise than completed; by acceptance.
   std::vector<const Request*> cacheable() const;
+  // The live requests that stand before this one in its lane, in order.
+  std::vector<const Request*> ahead_of(const Request& request) const;
   // The attempts that are leased to this worker, also those that were not sent to it yet.
   std::vector<v1::Fence> running_on(WorkerId worker) const;
   // A request for this model was accepted before (its workers may be on their way).
@@ -197,6 +200,7 @@ class Ledger {
   void append_events(Request& request, const v1::Output& output, TimeMs now_ms, Proposal& out);
   v1::Fence fence_of(const Request& request) const;
 
+  Status apply_body(const v1::Record& record, LogIndex index, TimeMs now_ms);
   Status apply_epoch(const v1::EpochStarted& body, TimeMs now_ms);
   Status apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs now_ms);
   Status apply_leased(const v1::Leased& body, TimeMs now_ms);

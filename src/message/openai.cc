@@ -21,6 +21,7 @@ std::string_view openai_error_type(Code code) {
     case Code::kLoop:
     case Code::kIo:
     case Code::kCorruption:
+    case Code::kLostInSalvage:
     case Code::kDead:
     case Code::kInternal:
       return "server_error";
