@@ -13,6 +13,7 @@ Run add_serve(CLI::App& parser);
 Run add_worker(CLI::App& parser);
 Run add_chat(CLI::App& parser);
 Run add_journal(CLI::App& parser);
+Run add_doctor(CLI::App& parser);
 Run add_keys(CLI::App& parser);
 
 }  // namespace waystation::app

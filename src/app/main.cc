@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
       "Examples:\n"
       "  waystation serve --model models/SmolLM2-135M-Instruct.Q4_1.gguf\n"
       "  waystation chat\n"
+      "  waystation doctor\n"
       "  waystation journal verify data/journal\n"
       "\nwaystation COMMAND --help shows a command's options.");
 
@@ -29,6 +30,8 @@ int main(int argc, char** argv) {
        waystation::app::add_chat},
       {parser.add_subcommand("journal", "Look into a server's journal, check it, save what is left"),
        waystation::app::add_journal},
+      {parser.add_subcommand("doctor", "Check whether a server can run well on this machine"),
+       waystation::app::add_doctor},
       {parser.add_subcommand("keys", "Make API keys"), waystation::app::add_keys},
   };
   std::vector<waystation::app::Run> runs;
