@@ -114,9 +114,10 @@ class Run {
     auto begun = ledger::Salvage::begin(
         base_.state,
         [this](LogIndex index) {
-          return std::ranges::any_of(lost_, [&](const auto& range) {
-            return range.first <= index && index <= range.second;
-          });
+          // What is still needed of a segment that isn't there is lost too.
+          return index < first_ || std::ranges::any_of(lost_, [&](const auto& range) {
+                   return range.first <= index && index <= range.second;
+                 });
         },
         [this](LogIndex, const v1::Record& record) {
           return write(record.SerializeAsString(), record.time_ms());

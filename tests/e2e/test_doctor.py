@@ -4,7 +4,7 @@ import json
 import pathlib
 import socket
 
-from harness import MODEL_FILE, Server, free_port, run
+from harness import BIN, MODEL_FILE, Server, free_port, run
 
 
 def doctor(folder, port, *arguments):
@@ -40,7 +40,7 @@ def test_a_running_server_is_no_fault_but_another_ones_port_is(tmp_path):
         assert code == 1 and found["data folder"]["level"] == "bad"
         code, found = doctor(tmp_path / "other", server.port, "--scripted", "tokens=4")
         assert code == 1 and found["port"]["level"] == "bad"
-        assert "waystation serve" in found["port"]["what"]
+        assert f"{BIN.name} serve" in found["port"]["what"]
     finally:
         server.clean_up()
 
