@@ -82,6 +82,36 @@ TEST_F(ReuseTest, WhoReadsAlongWhileItIsDeletedIsToldTheEndAfterWhatWasSeen) {
   EXPECT_EQ(reader->ending->sequence, 2u);
 }
 
+// A server that dies before the deletion is durable has the answer again: who was told that it is gone
+// would be contradicted.
+TEST(ErasingTest, NobodyHearsOfItBeforeItIsDurable) {
+  Config config;
+  config.hub_bytes_max = 1;  // so that the reader's events are read from the journal
+  Station station(/*immediately_durable=*/false, config);
+  const auto worker = station.worker("w", "m");
+  std::optional<Result<Submitted>> submitted;
+  ASSERT_TRUE(station.broker->submit(Station::submission_of("m"),
+                                     [&](Result<Submitted> r) { submitted = r; }));
+  station.sync();
+  worker->produce(0, 2);
+  worker->finish(0);
+  station.settle();
+  station.sync();
+  const RequestId id = (*submitted)->id;
+
+  const auto reader = std::make_shared<TestReader>();
+  std::optional<Result<void>> erased;
+  ASSERT_TRUE(station.broker->attach("default", id, 0, reader, [](Result<RequestView>) {}));
+  ASSERT_TRUE(station.broker->erase("default", id, [&](Result<void> r) { erased = r; }));
+  station.settle();
+  EXPECT_FALSE(erased);
+  EXPECT_FALSE(reader->interrupted);
+  station.sync();
+  EXPECT_TRUE(erased && *erased);
+  ASSERT_TRUE(reader->interrupted);
+  EXPECT_EQ(reader->interrupted->code, Code::kGone);
+}
+
 TEST_F(ReuseTest, AnAnswerThatIsTooOldIsNotGiven) {
   const Submitted first = submit();
   answer();
