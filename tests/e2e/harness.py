@@ -549,13 +549,14 @@ KINDS = ("epoch_started", "accepted", "leased", "appended", "attempt_ended", "se
 
 
 def parse_record(line):
-    """One line of `journal inspect`: its index and type, request and conversation, and the record."""
+    """One line of `journal inspect`: its index, type, request, conversation, and the record."""
     record = json.loads(line)
     body = record.get("record", record)
     (kind,) = [kind for kind in KINDS if kind in body]
     inner = body[kind]
     envelope = inner.get("envelope", {})
-    return {"index": record.get("index"), "type": kind, "request": envelope.get("id") or inner.get("request"),
+    return {"index": record.get("index"), "type": kind,
+            "request": envelope.get("id") or inner.get("request"),
             "conversation": envelope.get("partitionkey", ""), "record": inner}
 
 

@@ -191,10 +191,17 @@ class Batcher(Client):
 
 
 class WorkerKiller(Client):
-    """kill -9 to a worker of the server now and then."""
+    """kill -9 to a worker of the server now and then. Not before something was done after the last
+    one: a request that loses three workers without a token is dead, as it should be."""
+
+    finished = 0
 
     def one(self, number):
-        self.load.stopping.wait(self.rng.uniform(0.5, 2))
+        self.load.stopping.wait(self.rng.uniform(*self.load.kill_every_s))
+        finished = sum(client.done for client in self.load.clients if client is not self)
+        if finished < self.finished + len(self.load.clients):
+            return
+        self.finished = finished
         workers = [] if self.server.process.popen.poll() is not None else self.server.workers()
         if workers:
             self.server.kill_worker(self.rng.choice(workers))
@@ -206,7 +213,8 @@ MIX = ("asker", "asker", "streamer", "resumer", "plain", "talker", "uploader", "
 class Load:
     """Runs while its block does."""
 
-    def __init__(self, server, history, rng, kill_workers=True, kinds=MIX):
+    def __init__(self, server, history, rng, kill_workers=True, kinds=MIX, kill_every_s=(0.5, 2)):
+        self.kill_every_s = kill_every_s
         self.server, self.history = server, history
         self.stopping = threading.Event()
         self.failed = threading.Event()

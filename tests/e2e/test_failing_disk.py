@@ -68,8 +68,8 @@ def finish(server, history, archive, rng):
 
 
 @pytest.mark.parametrize("call, action, most", [
-    ("fdatasync", "EIO", 300), ("fdatasync", "ENOSPC", 300), ("pwrite", "EIO", 300),
-    ("pwrite", "ENOSPC", 300), ("pwrite", "short", 300),
+    ("fdatasync", "EIO", 150), ("fdatasync", "ENOSPC", 150), ("pwrite", "EIO", 150),
+    ("pwrite", "ENOSPC", 150), ("pwrite", "short", 150),
     ("fsync", "EIO", 4)])  # of a new segment: two are recovery's
 def test_a_journal_that_fails_stops_and_stands_by_what_it_said(servers, rng, fail, call, action,
                                                               most):
