@@ -8,7 +8,7 @@ import pathlib
 
 import pytest
 
-from harness import run, wait_until
+from harness import SANITIZER, run, wait_until
 
 
 def form(content, purpose="user_data", filename="data.jsonl", **fields):
@@ -163,6 +163,7 @@ def test_a_full_disk_undoes_an_upload_and_passes(servers):
     assert len(server.get("/v1/files").json["data"]) == 2 and not tmp(server)
 
 
+@pytest.mark.skipif(bool(SANITIZER), reason="memory is measured: not under a sanitizer")
 def test_a_large_upload_takes_little_memory(servers):
     server = servers.start(scripted="tokens=5")
 
