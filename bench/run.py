@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """All benches, one table. What people use today is measured in the same run.
 
-    make bench                          all of it, about 25 minutes on two cores
+    make bench                          all of it
     bench/run.py journal service        only these
     bench/run.py --docs                 also writes the table into docs/benchmarks.md
 
