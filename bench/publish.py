@@ -68,7 +68,10 @@ class Waystation:
     def load(self, *words):
         said = output_of([self.tool, "--target", f"127.0.0.1:{self.port}", "--bytes", BYTES, "--seconds",
                           self.options.seconds, *words])
-        return json.loads(said.strip().splitlines()[-1])
+        got = json.loads(said.strip().splitlines()[-1])
+        if got["errors"]:
+            sys.exit(f"bench: {got['errors']} publications failed: {got}")
+        return got | {"per_s": got["published_per_s"]}
 
     def windowed(self):
         return self.load("--publishers", 4, "--window", 256, "--frame", 64, "--consumers", 1)
