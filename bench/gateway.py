@@ -75,6 +75,8 @@ model_list:
       model: openai/{MODEL}
       api_base: http://127.0.0.1:{upstream}/v1
       api_key: none
+general_settings:
+  dangerously_permit_weak_or_unset_master_key: true  # loopback, for the time of the bench
 """)
     stack.enter_context(process([LITELLM, "--config", config, "--host", "127.0.0.1", "--port", str(port),
                                  "--num_workers", "2"], folder / "litellm.log"))
