@@ -7,7 +7,9 @@ windowed      4 clients with 256 messages on their way each. Ours: frames of 64,
               Redis: redis-benchmark with a pipeline of 256, `appendfsync always`, the faster of XADD and
               RPUSH, nobody reading. NATS: `nats bench js pub async`, `sync_interval: always`. Kafka: its
               own performance tool with its defaults for batching, `flush.messages=1`.
-closed loop   64 clients that wait for each acknowledgement. Redis and NATS as above without a window.
+closed loop   64 clients, a connection each, that wait for each acknowledgement. Ours: wrk on the HTTP call, a
+              consumer draining over gRPC; then the same over gRPC, whose client costs as much as the server.
+              Redis and NATS as above without a window.
 
 What each peer is spared is told in the table. Peers come from `bench/setup_peers.sh` and Debian.
 """
@@ -25,7 +27,8 @@ import sys
 import tempfile
 import time
 
-from common import BIN, PEERS, ROOT, first_line, free_port, machine, process, row, sync_ms, wait_for, write_rows
+from common import (BIN, PEERS, ROOT, WRK_SCRIPT, first_line, free_port, load, machine, process, row, sync_ms, wait_for,
+                    write_rows)
 
 BYTES = 1024
 
@@ -58,11 +61,11 @@ class Waystation:
 
     @contextlib.contextmanager
     def running(self, folder):
-        self.port, http = free_port(), free_port()
-        with process([self.options.bin, "serve", "--listen", f"127.0.0.1:{http}", "--data", folder / "data",
+        self.port, self.http, self.folder = free_port(), free_port(), folder
+        with process([self.options.bin, "serve", "--listen", f"127.0.0.1:{self.http}", "--data", folder / "data",
                       "--queue-listen", f"127.0.0.1:{self.port}", "--scripted", "tokens=1", "--log-level",
                       "warn"], folder / "waystation.log"):
-            wait_for(f"http://127.0.0.1:{http}/readyz")
+            wait_for(f"http://127.0.0.1:{self.http}/readyz")
             yield
 
     def load(self, *words):
@@ -77,6 +80,16 @@ class Waystation:
         return self.load("--publishers", 4, "--window", 256, "--frame", 64, "--consumers", 1)
 
     def closed(self):
+        script = self.folder / "publish.lua"
+        script.write_text(WRK_SCRIPT.format(body=json.dumps({"payload": "x" * BYTES})))
+        with process([self.tool, "--target", f"127.0.0.1:{self.port}", "--seconds", str(self.options.seconds + 60),
+                      "--publishers", "0", "--consumers", "1"], self.folder / "consumer.log"):
+            got = load(self.http, 64, self.options.seconds, script, "/v1/queues/load/messages")
+        if got["errors"]:
+            sys.exit(f"bench: {got['errors']} publications failed")
+        return got
+
+    def closed_grpc(self):
         return self.load("--publishers", 64, "--window", 1, "--frame", 1, "--consumers", 1)
 
 
@@ -221,7 +234,7 @@ def measure(options):
                 folder = pathlib.Path(made)
                 syncs.append(sync_ms(folder))
                 with peer.running(folder):
-                    for kind in ("windowed", "closed"):
+                    for kind in ("windowed", "closed", "closed_grpc"):
                         if hasattr(peer, kind):
                             result = getattr(peer, kind)()
                             got.setdefault((peer.name, kind), []).append(result)
@@ -241,10 +254,11 @@ def rows_of(got, runs):
             ("windowed", "durable publish, 1 KiB, 4 clients × 256 in flight: messages/s",
              {Redis.name: 2.0, Nats.name: None, Kafka.name: None}),
             ("closed", "durable publish, 1 KiB, 64 closed-loop clients: messages/s",
-             {Redis.name: 0.5, Nats.name: 5.0})):
+             {Redis.name: 0.5, Nats.name: 5.0}),
+            ("closed_grpc", "the same, ours over gRPC: messages/s", {Redis.name: None})):
         ours = rate(got, Waystation.name, kind)
         for name, bar in bars.items():
-            theirs = rate(got, name, kind)
+            theirs = rate(got, name, kind.removesuffix("_grpc"))
             if theirs is None:
                 continue
             rows.append(row(title, f"{ours:,.0f}", f"{name} {theirs:,.0f}", ours / theirs,
