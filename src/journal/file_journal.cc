@@ -21,6 +21,9 @@ constexpr std::size_t kGroupBytesMax = 8u << 20;
 // How often in a row the thread gives way without a new append coming before it goes on.
 constexpr int kGatherYields = 16;
 
+// By how many appends more than twice the last group the next may have.
+constexpr std::size_t kGroupGrowth = 16;
+
 std::uint64_t random_id() {
   std::random_device device;
   std::uint64_t id = 0;
@@ -99,7 +102,9 @@ FileJournal::~FileJournal() {
   if (thread_.joinable()) {
     thread_.join();
   } else {
-    write_out(queue_, false, true);
+    Status done;
+    take(done);
+    write_out(std::move(done), {.stop = true});
   }
 }
 
@@ -126,58 +131,69 @@ LogIndex FileJournal::append(std::vector<std::string> records, TimeMs now_ms) {
 }
 
 void FileJournal::run() {
-  std::vector<Pending> taken;
   for (bool stop = false; !stop;) {
-    bool sync = false;
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [this] { return stopping_ || sync_wanted_ || !queue_.empty(); });
-      gather(lock);
-      taken.swap(queue_);
-      if (!taken.empty()) last_taken_ = taken.size();
-      sync = std::exchange(sync_wanted_, false);
-      stop = stopping_;
     }
-    write_out(taken, sync, stop);
+    Status done;
+    const Orders orders = gather(done);
+    stop = orders.stop;
+    write_out(std::move(done), orders);
   }
 }
 
 // A round without a thread: the executor calls it after the first append of a group.
 void FileJournal::step() {
-  std::vector<Pending> taken;
-  {
-    std::lock_guard lock(mutex_);
-    taken.swap(queue_);
-  }
-  write_out(taken, false, false);
+  Status done;
+  take(done);
+  write_out(std::move(done), {});
 }
 
-void FileJournal::write_out(std::vector<Pending>& taken, bool sync, bool stop) {
-  if (!failed_) {
-    Status done = commit(taken);
-    if (done && sync) done = sync_to(durable_index());
-    if (done && stop) done = write_closing_mark();
-    if (!done) fail(std::move(done.error()));
+void FileJournal::write_out(Status done, Orders orders) {
+  if (failed_) return;
+  if (done) done = flush();
+  if (done && orders.sync) done = sync_to(durable_index());
+  if (done && orders.stop) done = write_closing_mark();
+  if (!done) fail(std::move(done.error()));
+}
+
+// Encodes what is queued; how many appends that was.
+std::size_t FileJournal::take(Status& done) {
+  {
+    std::lock_guard lock(mutex_);
+    taken_.swap(queue_);
   }
-  taken.clear();
+  const std::size_t count = taken_.size();
+  if (count > 0 && !failed_ && done) done = encode(taken_);
+  taken_.clear();
+  return count;
 }
 
 // The answers to the last group often make the next one: its first append must not go alone, with
 // the others waiting for a whole sync. So give way for a moment (microseconds) while more are
-// likely to come.
-void FileJournal::gather(std::unique_lock<std::mutex>& lock) {
-  int idle = 0;
-  for (std::size_t seen = queue_.size();
-       seen < last_taken_ && idle < kGatherYields && !stopping_ && !sync_wanted_;) {
-    lock.unlock();
-    std::this_thread::yield();
-    lock.lock();
-    idle = queue_.size() == seen ? idle + 1 : 0;
-    seen = queue_.size();
+// likely to come; what is there is encoded meanwhile. A group may be as large as the last one, and
+// grow, but not without end.
+FileJournal::Orders FileJournal::gather(Status& done) {
+  const std::size_t most = 2 * last_taken_ + kGroupGrowth;
+  std::size_t appends = 0;
+  for (int idle = 0;;) {
+    const std::size_t taken = take(done);
+    appends += taken;
+    idle = taken > 0 ? 0 : idle + 1;
+    const bool all_came = taken == 0 && (appends >= last_taken_ || idle > kGatherYields);
+    {
+      std::lock_guard lock(mutex_);
+      if (all_came || appends >= most || sync_wanted_ || stopping_) {
+        if (appends > 0) last_taken_ = appends;
+        return {.sync = std::exchange(sync_wanted_, false), .stop = stopping_ && queue_.empty()};
+      }
+    }
+    if (taken == 0) std::this_thread::yield();
   }
 }
 
-Status FileJournal::commit(std::vector<Pending>& batches) {
+Status FileJournal::encode(std::vector<Pending>& batches) {
   for (Pending& batch : batches) {
     const std::uint64_t batch_bytes = batch.bytes;  // before compression: an upper bound
     const bool used = writer_->offset() > kSegmentHeaderBytes || !group_.empty();
@@ -200,7 +216,7 @@ Status FileJournal::commit(std::vector<Pending>& batches) {
       if (auto flushed = flush(); !flushed) return flushed;
     }
   }
-  return flush();
+  return {};
 }
 
 Status FileJournal::flush() {

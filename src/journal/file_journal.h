@@ -71,6 +71,10 @@ class FileJournal final : public Journal {
     TimeMs time_ms = 0;
     std::uint64_t bytes = 0;
   };
+  struct Orders {  // from other threads
+    bool sync = false;
+    bool stop = false;
+  };
   struct Metrics {
     explicit Metrics(Meter& meter);
     Histogram& sync_seconds;
@@ -86,10 +90,11 @@ class FileJournal final : public Journal {
   // All on the journal's thread.
   void run();
   void step();
-  void write_out(std::vector<Pending>& taken, bool sync, bool stop);
-  void gather(std::unique_lock<std::mutex>& lock);
-  Status commit(std::vector<Pending>& batches);
-  Status flush();
+  Orders gather(Status& done);
+  std::size_t take(Status& done);
+  Status encode(std::vector<Pending>& batches);  // into the group
+  void write_out(Status done, Orders orders);
+  Status flush();  // the group: write, sync, tell
   Status sync_to(LogIndex last);
   Status roll(std::uint64_t batch_bytes);
   Status write_closing_mark();
@@ -123,7 +128,8 @@ class FileJournal final : public Journal {
   std::uint32_t previous_crc_;
   TimeMs last_time_ms_;
   bool appended_ = false;       // since the start
-  std::size_t last_taken_ = 0;  // batches taken at once, the last time
+  std::size_t last_taken_ = 0;  // appends of the last group
+  std::vector<Pending> taken_;  // empty between two takes
   // The group being gathered.
   std::string group_;
   LogIndex group_last_;
