@@ -21,24 +21,12 @@
 #include <set>
 #include <sstream>
 
+#include "base/descriptor.h"
+
 namespace waystation::app {
 namespace {
 
 namespace fs = std::filesystem;
-
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 Error os_error(const std::string& what, int error) {
   return {error == EACCES || error == EROFS ? Code::kPermissionDenied : Code::kIo,

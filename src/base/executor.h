@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 namespace waystation {
 
@@ -12,6 +13,8 @@ class Executor {
   virtual ~Executor() = default;
   // Runs the task later, on another thread or in another turn. Any thread.
   virtual void run(Task task) = 0;
+  // The same, for long work that nobody waits for: it takes what others leave of the processor.
+  virtual void run_aside(Task task) { run(std::move(task)); }
 };
 
 }  // namespace waystation

@@ -58,7 +58,7 @@ void Broker::checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments
   if (checkpointing_ || sealed <= checkpoint_) return;
   if (new_bytes < checkpoint_bytes_ && bytes <= config_.journal_bytes_max) return;
   checkpointing_ = true;
-  deps_.background.run([this, sealed] {
+  deps_.background.run_aside([this, sealed] {
     const Result<std::uint64_t> written = write_checkpoint(*journal_, config_.limits, sealed);
     inbox_.send_reserved([this, sealed, written] {
       checkpointing_ = false;

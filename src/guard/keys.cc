@@ -13,6 +13,7 @@
 #include <ctime>
 #include <filesystem>
 
+#include "base/descriptor.h"
 #include "base/log.h"
 #include "guard/sha256.h"
 
@@ -27,21 +28,6 @@ Error io_error(const std::string& what, const std::string& path) {
 }
 
 // An open file that closes itself.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-  explicit operator bool() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
-
 Result<std::string> read_file(int fd, const std::string& path) {
   std::string out;
   std::array<char, 65536> buffer;

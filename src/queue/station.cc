@@ -204,7 +204,7 @@ void Station::keep_house() {
     snapshot_ = Snapshot{ledger_.index(), ledger_.snapshot(), needed};
   }
   if (!snapshot_ || snapshot_->index > durable_) return;
-  deps_.background.run(
+  deps_.background.run_aside(
       [this, snapshot = std::make_shared<Snapshot>(*std::exchange(snapshot_, std::nullopt))] {
         write_checkpoint(std::move(*snapshot));
         carry();
