@@ -6,6 +6,7 @@
 #include <map>
 #include <queue>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -17,9 +18,11 @@ namespace {
 
 constexpr std::uint32_t kContextLength = 1 << 21;  // more than prompt-tokens and tokens can be
 
-std::int64_t next_ms_us(std::int64_t us) {
-  return (us + 999) / 1000 * 1000;
-}
+// As in an engine that computes all its slots together, tokens come in common steps, some of them to
+// an interval: whoever takes them has a message a step, not one a token.
+constexpr std::int64_t kStepsAnInterval = 8;
+constexpr std::int64_t kStepUsMin = 1'000;
+constexpr std::int64_t kStepUsMax = 5'000;
 
 // (request, attempt): the epoch is the worker's business.
 using Key = std::pair<std::string, std::uint32_t>;
@@ -35,7 +38,6 @@ struct Choice {
 
 struct Running {
   v1::Fence fence;
-  std::uint64_t order = 0;  // of start: makes the order of outputs a function of the calls
   std::int64_t start_us = 0;
   Script script;
   std::vector<Choice> choices;
@@ -49,12 +51,9 @@ struct Running {
 // When a choice has something to say. Stale entries (of a request that is over) are skipped.
 struct Due {
   std::int64_t due_us;
-  std::uint64_t order;
+  std::uint64_t request;  // a number in the order of starts, so that outputs are a function of the calls
   std::uint32_t choice;
-  Key key;
-  bool operator>(const Due& other) const {
-    return std::tuple(due_us, order, choice) > std::tuple(other.due_us, other.order, other.choice);
-  }
+  auto operator<=>(const Due&) const = default;
 };
 
 class ScriptedEngine final : public Engine {
@@ -81,23 +80,22 @@ class ScriptedEngine final : public Engine {
     CHECK(running_.size() < options_.slots);
     Running request;
     request.fence = std::move(*assign.mutable_fence());
-    request.order = next_order_++;
     request.start_us = clock_.steady_us();
     plan(request, assign);
-    const Key key = key_of(request.fence);
+    const std::uint64_t number = next_number_++;
     for (std::uint32_t choice = 0; choice < request.choices.size(); ++choice) {
-      if (!request.choices[choice].done) {
-        due_.push({request.start_us, request.order, choice, key});
-      }
+      if (!request.choices[choice].done) due_.push({request.start_us, number, choice});
     }
-    CHECK(running_.try_emplace(key, std::move(request)).second);
+    CHECK(numbers_.try_emplace(key_of(request.fence), number).second);
+    running_.emplace(number, std::move(request));
   }
 
   void cancel(const v1::Fence& fence) override {
-    const auto found = running_.find(key_of(fence));
-    if (found == running_.end() || found->second.cancelled) return;
-    found->second.cancelled = true;
-    due_.push({0, found->second.order, 0, found->first});
+    const auto number = numbers_.find(key_of(fence));
+    if (number == numbers_.end()) return;
+    Running& request = running_.at(number->second);
+    if (std::exchange(request.cancelled, true)) return;
+    due_.push({0, number->second, 0});
   }
 
   bool idle() const override { return running_.empty(); }
@@ -113,19 +111,20 @@ class ScriptedEngine final : public Engine {
     while (!due_.empty() && due_.top().due_us <= now_us) {
       Due due = due_.top();
       due_.pop();
-      const auto found = running_.find(due.key);
-      if (found == running_.end() || found->second.order != due.order) continue;  // stale
+      const auto found = running_.find(due.request);
+      if (found == running_.end()) continue;  // stale
       Running& request = found->second;
       speak(request, due.choice, *out.add_outputs());
       if (request.open == 0) {
+        numbers_.erase(key_of(request.fence));
         running_.erase(found);
       } else if (!request.choices[due.choice].done) {
         // At most one token of a choice a step, also when the clock has run ahead.
         due.due_us = due_us(request, request.choices[due.choice]);
-        again.push_back(std::move(due));
+        again.push_back(due);
       }
     }
-    for (Due& due : again) due_.push(std::move(due));
+    for (const Due& due : again) due_.push(due);
   }
 
  private:
@@ -164,8 +163,11 @@ class ScriptedEngine final : public Engine {
   }
 
   std::int64_t due_us(const Running& request, const Choice& choice) const {
-    const std::int64_t ms = std::int64_t{options_.interval_ms} * (choice.next - choice.first);
-    return next_ms_us(request.start_us + ms * 1000);
+    const std::int64_t interval_us = std::int64_t{options_.interval_ms} * 1000;
+    const std::int64_t step_us =
+        std::clamp(interval_us / kStepsAnInterval, kStepUsMin, kStepUsMax);
+    const std::int64_t at_us = request.start_us + interval_us * (choice.next - choice.first);
+    return (at_us + step_us - 1) / step_us * step_us;
   }
 
   void speak(Running& request, std::uint32_t index, v1::Output& output) const {
@@ -207,9 +209,10 @@ class ScriptedEngine final : public Engine {
   const ScriptedOptions options_;
   const Clock& clock_;
   std::vector<v1::ModelInfo> models_;
-  std::map<Key, Running> running_;
+  std::unordered_map<std::uint64_t, Running> running_;
+  std::map<Key, std::uint64_t> numbers_;
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due_;
-  std::uint64_t next_order_ = 1;
+  std::uint64_t next_number_ = 1;
 };
 
 }  // namespace
