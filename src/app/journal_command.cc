@@ -17,14 +17,31 @@
 #include "journal/inspect.h"
 #include "journal/posix_file_system.h"
 #include "message/proto/records.pb.h"
+#include "queue/record_json.h"
 
 namespace waystation::app {
 namespace {
 
-// A server's data folder stands for the journal in it.
+// A server's data folder stands for the journal of requests in it.
 std::string journal_dir(const std::string& given) {
   const std::filesystem::path inner = std::filesystem::path(given) / "journal";
   return std::filesystem::is_directory(inner) ? inner.string() : given;
+}
+
+// The journal of queues has records of its own kind, and a folder of this name (docs/formats/queue.md).
+bool is_of_queues(const std::string& dir) {
+  std::string name = std::filesystem::path(dir).lexically_normal().filename().string();
+  if (name.empty()) name = std::filesystem::path(dir).lexically_normal().parent_path().filename();
+  return name == "queues";
+}
+
+// Everything that is a journal in what was named.
+Status verify_all(journal::FileSystem& files, const std::string& given) {
+  const std::string dir = journal_dir(given);
+  if (const Status good = journal::verify(files, dir, std::cout); !good || dir == given) return good;
+  const std::filesystem::path queues = std::filesystem::path(given) / "queues";
+  if (!std::filesystem::is_directory(queues)) return {};
+  return journal::verify(files, queues.string(), std::cout);
 }
 
 std::string uuid_of(const std::string& raw) {
@@ -87,6 +104,12 @@ std::string record_json(std::string_view bytes, bool with_text) {
 // Into a folder of another name first, so that an interrupted run leaves nothing that looks whole.
 Status run_salvage(journal::FileSystem& files, const std::string& dir, std::string to,
                    bool dry_run) {
+  if (is_of_queues(dir)) {
+    return Error{Code::kInvalidArgument,
+                 "salvage knows the journal of requests only; to start without the queues' messages, "
+                 "keep " + dir + " under another name",
+                 "DIR"};
+  }
   if (to.empty() && !dry_run) {
     return Error{Code::kInvalidArgument, "name the new folder with --to, or use --dry-run", "to"};
   }
@@ -130,7 +153,7 @@ Run add_journal(CLI::App& parser) {
   auto* inspect = parser.add_subcommand("inspect", "Print records, one JSON line each; changes nothing");
   auto* salvage = parser.add_subcommand("salvage", "Make a new journal of all that a damaged one still holds");
   for (auto* sub : {verify, inspect, salvage}) {
-    sub->add_option("DIR", command->dir, "The server's data folder, or the journal folder in it")
+    sub->add_option("DIR", command->dir, "The server's data folder, or a journal folder in it (journal, queues)")
         ->required()->check(CLI::ExistingDirectory);
   }
   inspect->add_option("--from", command->from, "First record to print")->capture_default_str();
@@ -142,16 +165,20 @@ Run add_journal(CLI::App& parser) {
       "Examples:\n"
       "  waystation journal verify data\n"
       "  waystation journal inspect data --from 100 --limit 20\n"
+      "  waystation journal inspect data/queues\n"
       "  waystation journal salvage data --dry-run\n"
       "  waystation journal salvage data --to journal-saved");
   return [command, verify, inspect] {
     journal::PosixFileSystem files;
     const std::string dir = journal_dir(command->dir);
-    if (verify->parsed()) return finish(journal::verify(files, dir, std::cout));
+    if (verify->parsed()) return finish(verify_all(files, command->dir));
     if (inspect->parsed()) {
       return finish(journal::inspect(
           files, dir, {LogIndex{command->from}, command->limit},
-          [&](std::string_view record) { return record_json(record, command->with_text); },
+          [&](std::string_view record) {
+            return is_of_queues(dir) ? queue::record_json(record, command->with_text)
+                                     : record_json(record, command->with_text);
+          },
           std::cout));
     }
     return finish(run_salvage(files, dir, command->to, command->dry_run));

@@ -1,36 +1,14 @@
 #include "app/queues.h"
 
+#include "app/open_journal.h"
 #include "base/log.h"
 #include "front/options.h"
-#include "journal/file_journal.h"
-#include "journal/memory_journal.h"
 
 namespace waystation::app {
 namespace {
 
 // Much goes through it: fewer, larger files.
 constexpr std::uint64_t kSegmentFactor = 2;
-
-Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
-                                                       journal::FileSystem& files, Meter& meter,
-                                                       journal::Callbacks callbacks) {
-  if (options.durability == "none") {
-    return std::make_unique<journal::MemoryJournal>(
-        journal::MemoryJournal::Options{std::move(callbacks), true});
-  }
-  journal::FileJournal::Options file;
-  file.dir = options.data + "/queues";
-  file.durability =
-      options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
-  file.segment_bytes_max = kSegmentFactor * options.segment_bytes;
-  file.compress_above_bytes = journal::kBatchBytesMax;  // payloads go as they are
-  file.callbacks = std::move(callbacks);
-  file.file_system = &files;
-  file.meter = &meter;
-  auto opened = journal::FileJournal::open(std::move(file));
-  if (!opened) return opened.error();
-  return std::unique_ptr<journal::Journal>(std::move(*opened));
-}
 
 // As gRPC wants it: an address and a port.
 Result<std::string> address_of(const ServeOptions& options, const guard::KeyFile* keys) {
@@ -58,7 +36,11 @@ Result<std::unique_ptr<Queues>> Queues::open(const ServeOptions& options,
   limits.segment_bytes = kSegmentFactor * options.segment_bytes;
   queues->station_ =
       std::make_unique<queue::Station>(limits, queue::Station::Deps{clock, background, meter});
-  auto journal = open_journal(options, files, meter, queues->station_->journal_callbacks());
+  journal::FileJournal::Options file;
+  file.segment_bytes_max = limits.segment_bytes;
+  file.compress_above_bytes = journal::kBatchBytesMax;  // payloads go as they are
+  auto journal = open_journal(options, "queues", std::move(file), files, meter,
+                              queues->station_->journal_callbacks());
   if (!journal) return journal.error();
   queues->journal_ = std::move(*journal);
   if (const Status started = queues->station_->start(*queues->journal_); !started) {

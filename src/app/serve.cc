@@ -18,6 +18,7 @@
 
 #include "app/application_data.h"
 #include "app/commands.h"
+#include "app/open_journal.h"
 #include "app/paths.h"
 #include "app/queues.h"
 #include "app/serve_options.h"
@@ -30,7 +31,6 @@
 #include "front/server.h"
 #include "guard/keys.h"
 #include "journal/file_journal.h"
-#include "journal/memory_journal.h"
 #include "journal/posix_file_system.h"
 #include "link/grpc/grpc_server.h"
 #include "link/transport_mux.h"
@@ -114,21 +114,25 @@ struct BackgroundEnd {
   ~BackgroundEnd() { background.stop(); }
 };
 
-struct Secrets {
+// What the options name, read and checked before anything is started.
+struct Inputs {
+  front::Listen listen;
   std::unique_ptr<guard::KeyFile> keys;  // null: no keys are asked for
   std::string join_token;
+  std::vector<ModelFile> models;
+  std::string scripted_name;  // empty: no scripted workers
+  std::string socket;         // of local workers
 };
 
-Result<Secrets> read_secrets(const ServeOptions& options, const front::Listen& listen) {
-  Secrets secrets;
+Status read_secrets(const ServeOptions& options, Inputs& inputs) {
   if (!options.api_key_file.empty()) {
     auto keys = guard::KeyFile::open(options.api_key_file);
     if (!keys) return keys.error();
-    secrets.keys = std::move(*keys);
-  } else if (!listen.is_loopback()) {
+    inputs.keys = std::move(*keys);
+  } else if (!inputs.listen.is_loopback()) {
     return Error{
         Code::kInvalidArgument,
-        "listening on " + listen.host +
+        "listening on " + inputs.listen.host +
             ", which other machines can reach, needs --api-key-file FILE; make a key with: "
             "waystation keys add FILE --tenant NAME",
         "listen"};
@@ -136,7 +140,7 @@ Result<Secrets> read_secrets(const ServeOptions& options, const front::Listen& l
   if (!options.join_token_file.empty()) {
     auto token = read_secret(options.join_token_file, "--join-token-file");
     if (!token) return token.error();
-    secrets.join_token = std::move(*token);
+    inputs.join_token = std::move(*token);
   } else if (!options.link_listen.empty()) {
     return Error{
         Code::kInvalidArgument,
@@ -144,24 +148,44 @@ Result<Secrets> read_secrets(const ServeOptions& options, const front::Listen& l
         "make one with: openssl rand -hex 32 > FILE",
         "link-listen"};
   }
-  return secrets;
+  return {};
 }
 
-broker::Config broker_config(const ServeOptions& options, const std::string& join_token,
-                             const std::vector<ModelFile>& models, const std::string& scripted) {
+Result<Inputs> read_inputs(const ServeOptions& options) {
+  Inputs inputs;
+  auto listen = front::parse_listen(options.listen);
+  if (!listen) return listen.error();
+  inputs.listen = std::move(*listen);
+  if (const Status read = read_secrets(options, inputs); !read) return read.error();
+  auto models = models_of(options);
+  if (!models) return models.error();
+  inputs.models = std::move(*models);
+  if (options.scripted_given) {
+    const auto scripted = engine::parse_scripted_options(options.scripted);
+    if (!scripted) return scripted.error();
+    inputs.scripted_name = scripted->name;
+  }
+  if (const Status made = make_folder(options.data); !made) return made.error();
+  auto socket = make_socket_path(options.data);
+  if (!socket) return socket.error();
+  inputs.socket = std::move(*socket);
+  return inputs;
+}
+
+broker::Config broker_config(const ServeOptions& options, const Inputs& inputs) {
   broker::Config config;
   config.limits.live_requests_max = options.queue_max;
   config.limits.retain_ms = static_cast<TimeMs>(options.retain_hours * kHourMs);
   config.limits.idempotency_ttl_ms = static_cast<TimeMs>(options.idempotency_ttl_hours * kHourMs);
-  config.link.join_token = join_token;
+  config.link.join_token = inputs.join_token;
   // A dead worker is noticed at once, by its connection; only a stuck one takes this long, and one
   // that a busy machine gives no time isn't to be taken for it.
   config.link.lease_ms = 10'000;
   config.journal_bytes_max = options.journal_bytes_max;
   config.version = WAYSTATION_VERSION;
   config.callers_help = true;
-  for (const ModelFile& model : models) config.expected_models.push_back(model.name);
-  if (!scripted.empty()) config.expected_models.push_back(scripted);
+  for (const ModelFile& model : inputs.models) config.expected_models.push_back(model.name);
+  if (!inputs.scripted_name.empty()) config.expected_models.push_back(inputs.scripted_name);
   for (const upstream::Options& upstream : options.upstreams) {
     for (const upstream::ModelRoute& model : upstream.models) {
       config.expected_models.push_back(model.name);
@@ -191,38 +215,16 @@ front::Options front_options_of(const ServeOptions& options, const front::Listen
   return front;
 }
 
-Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
-                                                       journal::FileSystem& files, Meter& meter,
-                                                       journal::Callbacks callbacks) {
-  if (options.durability == "none") {
-    WS_LOG(warn, "durability=none: everything is lost when this process ends");
-    return std::make_unique<journal::MemoryJournal>(
-        journal::MemoryJournal::Options{std::move(callbacks), true});
-  }
-  journal::FileJournal::Options file;
-  file.dir = options.data + "/journal";
-  file.durability =
-      options.durability == "os" ? journal::Durability::kOs : journal::Durability::kDisk;
-  file.segment_bytes_max = options.segment_bytes;
-  file.callbacks = std::move(callbacks);
-  file.file_system = &files;
-  file.meter = &meter;
-  auto opened = journal::FileJournal::open(std::move(file));
-  if (!opened) return opened.error();
-  return std::unique_ptr<journal::Journal>(std::move(*opened));
-}
-
 // The command lines of all local workers: --workers for each model, then the scripted ones.
 std::vector<std::vector<std::string>> worker_commands(const ServeOptions& options,
-                                                      const std::vector<ModelFile>& models,
-                                                      const std::string& socket) {
-  const int llama_workers = options.workers * static_cast<int>(models.size());
+                                                      const Inputs& inputs) {
+  const int llama_workers = options.workers * static_cast<int>(inputs.models.size());
   const int cores = options.threads > 0
                         ? options.threads
                         : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int threads = std::max(1, cores / std::max(1, llama_workers));
   const std::vector<std::string> common{own_executable(), "worker",
-                                        "--connect",      "unix:" + socket,
+                                        "--connect",      "unix:" + inputs.socket,
                                         "--local-parent", std::to_string(::getpid()),
                                         "--log-level",    options.log_level};
   std::vector<std::vector<std::string>> commands;
@@ -232,7 +234,7 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
     command.insert(command.end(), own.begin(), own.end());
     commands.push_back(std::move(command));
   };
-  for (const ModelFile& model : models) {
+  for (const ModelFile& model : inputs.models) {
     for (int i = 0; i < options.workers; ++i) {
       add({model.embeds ? "--embed-model" : "--model", model.path, "--model-name", model.name,
            "--threads", std::to_string(threads), "--slots", std::to_string(options.slots),
@@ -243,6 +245,22 @@ std::vector<std::vector<std::string>> worker_commands(const ServeOptions& option
     for (int i = 0; i < options.workers; ++i) add({"--scripted", options.scripted});
   }
   return commands;
+}
+
+// Null when there are none.
+Result<std::unique_ptr<worker::Supervisor>> start_workers(
+    const std::vector<std::vector<std::string>>& commands, Meter& meter,
+    std::function<void(int, const std::string&)> on_given_up) {
+  if (commands.empty()) return std::unique_ptr<worker::Supervisor>();
+  worker::SupervisorOptions options;
+  options.workers = static_cast<int>(commands.size());
+  options.command = [commands](int index) { return commands[static_cast<std::size_t>(index)]; };
+  options.on_given_up = std::move(on_given_up);
+  return worker::Supervisor::start(options, meter);
+}
+
+std::string shown_host(const front::Listen& listen) {
+  return listen.host.find(':') == std::string::npos ? listen.host : "[" + listen.host + "]";
 }
 
 // Ends in the order in which the parts need each other; see docs/ARCHITECTURE.md.
@@ -272,21 +290,8 @@ int run_serve(const ServeOptions& options) {
   EndSignal end;
   worker::SignalWatch signals([&end](int) { end.give(0); });
 
-  const auto listen = front::parse_listen(options.listen);
-  if (!listen) return fail(listen.error());
-  const auto secrets = read_secrets(options, *listen);
-  if (!secrets) return fail(secrets.error());
-  const auto models = models_of(options);
-  if (!models) return fail(models.error());
-  std::string scripted_name;
-  if (options.scripted_given) {
-    const auto scripted = engine::parse_scripted_options(options.scripted);
-    if (!scripted) return fail(scripted.error());
-    scripted_name = scripted->name;
-  }
-  if (const Status made = make_folder(options.data); !made) return fail(made.error());
-  const auto socket = make_socket_path(options.data);
-  if (!socket) return fail(socket.error());
+  const auto inputs = read_inputs(options);
+  if (!inputs) return fail(inputs.error());
 
   SystemClock clock;
   watch::PrometheusMeter meter(clock, WAYSTATION_VERSION);
@@ -295,19 +300,25 @@ int run_serve(const ServeOptions& options) {
   const std::string instance = RequestId::make(clock.wall_ms(), random(), random()).to_string();
   ThreadExecutor background(2, "background");
   ThreadExecutor disk(2, "disk");  // uploads, whose syncs are not to delay replays
-  broker::Broker broker(broker_config(options, secrets->join_token, *models, scripted_name),
+  broker::Broker broker(broker_config(options, *inputs),
                         {clock, background, meter, [&random] { return random(); }, kill_child});
   journal::PosixFileSystem files;
-  auto journal = open_journal(options, files, meter, broker.journal_callbacks());
+  if (options.durability == "none") {
+    WS_LOG(warn, "durability=none: everything is lost when this process ends");
+  }
+  journal::FileJournal::Options file;
+  file.segment_bytes_max = options.segment_bytes;
+  auto journal = open_journal(options, "journal", std::move(file), files, meter,
+                              broker.journal_callbacks());
   if (!journal) return fail(journal.error());
   auto data = ApplicationData::open(options, disk, clock);  // after the journal has the folder
   if (!data) return fail(data.error());
   broker.set_composer(data->composer());
-  auto queues = Queues::open(options, files, background, clock, meter, secrets->keys.get());
+  auto queues = Queues::open(options, files, background, clock, meter, inputs->keys.get());
   if (!queues) return fail(queues.error());
   const BackgroundEnd background_end{background};
   const BackgroundEnd disk_end{disk};
-  std::vector<std::string> link_addresses{"unix:" + *socket};
+  std::vector<std::string> link_addresses{"unix:" + inputs->socket};
   if (!options.link_listen.empty()) link_addresses.push_back(options.link_listen);
   link::TransportMux workers(broker);  // outlives the transports, which tell it of their end
   link::GrpcLinkServer link(
@@ -330,39 +341,28 @@ int run_serve(const ServeOptions& options) {
   front::Parts parts = data->parts();
   parts.queues = &(*queues)->station();
   front::Server front(
-      front_options_of(options, *listen, instance), broker, secrets->keys.get(),
+      front_options_of(options, inputs->listen, instance), broker, inputs->keys.get(),
       [&meter] { return meter.render(); }, clock, meter, parts);
   const auto port = front.start();
   if (!port) return fail(port.error());
-  const std::string host =
-      listen->host.find(':') == std::string::npos ? listen->host : "[" + listen->host + "]";
-  WS_LOG(info, "listening url=http://{}:{}", host, *port);
+  WS_LOG(info, "listening url=http://{}:{}", shown_host(inputs->listen), *port);
 
-  const auto commands = worker_commands(options, *models, *socket);
-  std::unique_ptr<worker::Supervisor> supervisor;
-  if (!commands.empty()) {
-    worker::SupervisorOptions supervised;
-    supervised.workers = static_cast<int>(commands.size());
-    supervised.command = [&commands](int index) {
-      return commands[static_cast<std::size_t>(index)];
-    };
-    supervised.on_given_up = [&](int index, const std::string& reason) {
-      WS_LOG(error, "local worker can't run worker=local-{} reason=\"{}\"", index, reason);
-      if (!broker.health().ready) end.give(78);
-    };
-    auto started = worker::Supervisor::start(supervised, meter);
-    if (!started) return fail(started.error());
-    supervisor = std::move(*started);
-  } else if (options.upstreams.empty()) {
+  const auto commands = worker_commands(options, *inputs);
+  auto supervisor = start_workers(commands, meter, [&](int index, const std::string& reason) {
+    WS_LOG(error, "local worker can't run worker=local-{} reason=\"{}\"", index, reason);
+    if (!broker.health().ready) end.give(78);
+  });
+  if (!supervisor) return fail(supervisor.error());
+  if (!*supervisor && options.upstreams.empty()) {
     WS_LOG(
         warn,
         "no local worker: give a model with --model FILE.gguf ('make models' fetches a small one)");
   }
 
-  const int status = end.wait([&secrets] {
-    if (secrets->keys) secrets->keys->refresh();
+  const int status = end.wait([&inputs] {
+    if (inputs->keys) inputs->keys->refresh();
   });
-  shut_down(options, broker, loop, front, supervisor, link, **upstreams, *data);
+  shut_down(options, broker, loop, front, *supervisor, link, **upstreams, *data);
   (*queues)->stop();
   return status;
 }

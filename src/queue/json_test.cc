@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "queue/record.h"
+#include "queue/record_json.h"
+
 namespace waystation::queue {
 namespace {
 
@@ -91,6 +94,22 @@ TEST(QueueJson, PayloadsAreTextOrBase64) {
             R"({"id":3,"attempt":2,"published_ms":5,"payload_base64":"/w=="}]})");
   EXPECT_EQ(taken_json({}),
             R"({"object":"queue.lease","lease":null,"until_ms":null,"messages":[]})");
+}
+
+TEST(QueueJson, RecordsForPeopleTellNoPayloadUnlessAsked) {
+  const auto payload = Payload::of({"secret", std::string_view("\xff", 1)});
+  ASSERT_TRUE(payload);
+  Published published{.queue = {7}, .first = 3, .payload = *payload};
+  published.options = {{.lane = "ann", .priority = Priority::kHigh, .deadline_ms = 9}};
+  const std::string record = encode({5, published});
+  EXPECT_EQ(record_json(record, false),
+            R"({"time_ms":5,"published":{"queue":7,"first":3,"options":[{"lane":"ann","priority":"high","deadline_ms":9}],"count":2,"bytes":11}})");
+  const std::string with_text = record_json(record, true);
+  EXPECT_NE(with_text.find(R"([{"payload":"secret"},{"payload_base64":"/w=="}])"), std::string::npos)
+      << with_text;
+  EXPECT_EQ(record_json(encode({6, Settled{{7}, Outcome::kExpired, {{1, 2}, {9, 1}}}}), false),
+            R"({"time_ms":6,"settled":{"queue":7,"outcome":"expired","messages":[[1,2],[9,9]]}})");
+  EXPECT_EQ(record_json("no record", false), R"({"unreadable":true})");
 }
 
 }  // namespace
