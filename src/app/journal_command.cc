@@ -56,10 +56,12 @@ std::string record_json(std::string_view bytes, bool with_text) {
     return "{\"unreadable\":true}";
   }
   std::string id;
+  std::string letter;  // that it was made of
   boost::json::array forgotten;
   switch (record.body_case()) {
     case v1::Record::kAccepted:
       if (!with_text) record.mutable_accepted()->mutable_envelope()->clear_data();
+      letter = uuid_of(record.accepted().requeue_of());
       break;
     case v1::Record::kLeased: id = uuid_of(record.leased().request()); break;
     case v1::Record::kAppended:
@@ -75,10 +77,14 @@ std::string record_json(std::string_view bytes, bool with_text) {
       for (v1::Event& event : *record.mutable_carried()->mutable_events()) {
         if (!with_text) event.clear_text();
       }
+      if (!with_text && record.carried().has_envelope()) {
+        record.mutable_carried()->mutable_envelope()->clear_data();
+      }
       break;
     case v1::Record::kErased:
       id = uuid_of(record.erased().request());
       break;
+    case v1::Record::kDiscarded: id = uuid_of(record.discarded().request()); break;
     case v1::Record::kForgotten:
       for (const std::string& raw : record.forgotten().requests()) {
         forgotten.emplace_back(uuid_of(raw));
@@ -96,6 +102,7 @@ std::string record_json(std::string_view bytes, bool with_text) {
   for (auto& [key, body] : json.as_object()) {
     if (!body.is_object()) continue;
     if (!id.empty()) body.as_object()["request"] = id;
+    if (!letter.empty()) body.as_object()["requeue_of"] = letter;
     if (!forgotten.empty()) body.as_object()["requests"] = forgotten;
   }
   return boost::json::serialize(json);

@@ -192,6 +192,7 @@ broker::Config broker_config(const ServeOptions& options, const Inputs& inputs) 
     }
   }
   config.fallbacks = options.fallback;
+  config.block_on_dead = options.on_dead == "block";
   return config;
 }
 

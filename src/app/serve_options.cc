@@ -129,6 +129,10 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--conversation-busy", o.conversation_busy,
                     "A turn of a conversation that has one in flight: queue it, or refuse it")
       ->capture_default_str()->check(CLI::IsMember({"queue", "refuse"}));
+  parser.add_option("--on-dead", o.on_dead,
+                    "A conversation whose request used up its attempts: skip it and go on, or block "
+                    "until it is requeued or discarded")
+      ->capture_default_str()->check(CLI::IsMember({"skip", "block"}));
   parser.add_option("--cache", o.cache, "Give the answers of equal deterministic requests again")
       ->capture_default_str()->check(CLI::IsMember({"on", "off"}));
   parser.add_option("--cache-ttl-seconds", o.cache_ttl_seconds, "Answers older than this are made anew")

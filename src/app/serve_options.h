@@ -44,6 +44,7 @@ struct ServeOptions {
   double idempotency_ttl_hours = 24;
   double response_days = 30;           // stored responses are kept this long
   std::string conversation_busy = "queue";  // or "refuse": a turn of one that has one in flight
+  std::string on_dead = "skip";        // or "block": a conversation whose request died waits
   std::string cache = "on";            // answers of deterministic requests are given again
   double cache_ttl_seconds = 3600;
   int connections_max = 10'000;

@@ -29,6 +29,7 @@ constexpr std::array kTable{
     Row{Code::kUnavailable, "unavailable", 503, 69},
     Row{Code::kBusy, "busy", 409, 75},
     Row{Code::kConversationLocked, "conversation_locked", 400, 75},
+    Row{Code::kConflict, "conflict", 409, 65},
     Row{Code::kUpstream, "upstream_error", 502, 69},
     Row{Code::kLoop, "loop_detected", 508, 78},
     Row{Code::kIo, "io", 500, 74},

@@ -27,6 +27,7 @@ enum class Code {
   kUnavailable,            // the server can't do it now (journal failed, draining, no worker)
   kBusy,                   // the resource is in use by another process
   kConversationLocked,     // the conversation has a turn in flight, and turns don't queue here
+  kConflict,               // the thing's state doesn't allow it; trying again changes nothing
   kUpstream,               // another server that was to answer failed, and nobody can go on from there
   kLoop,                   // the request came back to a server that it had passed
   kIo,                     // the operating system refused

@@ -165,6 +165,16 @@ class FakeBroker final : public broker::Api {
   Status erase(std::string, RequestId, broker::Callback<void>) override {
     return Error{Code::kInternal, "not here"};
   }
+  Status requeue(std::string, RequestId, broker::Callback<broker::Submitted>) override {
+    return Error{Code::kInternal, "not here"};
+  }
+  Status discard(std::string, RequestId, broker::Callback<broker::RequestView>) override {
+    return Error{Code::kInternal, "not here"};
+  }
+  Status dead_letters(std::string, std::optional<RequestId>, std::size_t,
+                      broker::Callback<std::vector<broker::RequestView>>) override {
+    return Error{Code::kInternal, "not here"};
+  }
   Status models(broker::Callback<std::vector<broker::ModelView>>) override {
     return Error{Code::kInternal, "not here"};
   }

@@ -5,18 +5,11 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/reply.h"
 #include "stream/history.h"
 
 namespace waystation::broker {
 namespace {
-
-// Hands a result over once it is durable; a lost one becomes the error that lost it.
-template <typename T>
-Effect reply(Callback<T> done, Result<T> result) {
-  return [done = std::move(done), result = std::move(result)](const Error* lost) {
-    done(lost == nullptr ? result : Result<T>(*lost));
-  };
-}
 
 // Readers of a live request hear it after what is durable; callers, instead of an answer.
 Error lost_journal() {
@@ -187,7 +180,9 @@ Result<Submitted> Broker::accept(Submission& submission) {
                             .stream_usage = submission.stream_usage,
                             .choices = submission.choices,
                             .compose = submission.compose,
-                            .locked = submission.locked};
+                            .locked = submission.locked,
+                            .block_on_dead =
+                                submission.block_on_dead.value_or(config_.block_on_dead)};
   auto accepted = ledger_->submit(std::move(envelope), terms, now, proposal_);
   absorb();
   if (!accepted) return accepted.error();
@@ -451,6 +446,10 @@ RequestView Broker::view_of(const ledger::Request& request) const {
   view.usage = request.usage;
   view.detached = request.detached;
   view.stream_usage = request.stream_usage;
+  view.requeue_of = request.requeue_of;
+  view.requeued_as = request.requeued_as;
+  view.discarded = request.discarded;
+  view.blocks_lane = request.blocks_lane();
   return view;
 }
 

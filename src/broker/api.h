@@ -33,6 +33,9 @@ struct Submission {
   std::uint32_t choices = 1;
   bool compose = false;       // the Composer makes its data when its turn has come
   bool locked = false;        // refused with kConversationLocked when its lane has a live request
+  // Should it die, its conversation is blocked until the dead letter is dealt with; unless said, as
+  // the server does it. Of no use without a conversation.
+  std::optional<bool> block_on_dead;
   CacheUse cache = CacheUse::kNone;  // only without a conversation; a key is never looked up
   TimeMs cache_ttl_ms = 0;    // an answer older than this is not given
   std::shared_ptr<stream::Reader> reader;  // may be null; attached from event 0
@@ -78,6 +81,10 @@ struct RequestView {
   v1::Usage usage;
   bool detached = false;
   bool stream_usage = false;  // as submitted; the renderer needs it to replay the same bytes
+  std::optional<RequestId> requeue_of;   // the dead letter that it was made of
+  std::optional<RequestId> requeued_as;  // of a dead letter: the request that was made of it
+  bool discarded = false;                // of a dead letter
+  bool blocks_lane = false;              // its conversation waits for somebody to deal with it
 };
 
 struct ModelView {
@@ -140,6 +147,19 @@ class Api {
   // then on it is kGone to everyone, also to a submission with its idempotency key. kNotFound,
   // kGone.
   virtual Status erase(std::string tenant, RequestId id, Callback<void> done) = 0;
+
+  // A new request of a dead letter: at its place, if it blocks its conversation, else at the
+  // conversation's end. Idempotent: as a duplicate, the request that was made of it before.
+  // kConflict: it isn't dead, was discarded, or is a turn that was composed. kGone: also when its
+  // body isn't kept any more. kQueueFull, kUnavailable as submit().
+  virtual Status requeue(std::string tenant, RequestId id, Callback<Submitted> done) = 0;
+  // A dead letter was dealt with; its conversation goes on. Idempotent; gives the state after it.
+  // kConflict: it isn't dead, or was requeued.
+  virtual Status discard(std::string tenant, RequestId id, Callback<RequestView> done) = 0;
+  // The tenant's dead letters, dealt with or not, newest first; at most `count_max` of those before
+  // the letter `after` (kInvalidArgument when there is none).
+  virtual Status dead_letters(std::string tenant, std::optional<RequestId> after,
+                              std::size_t count_max, Callback<std::vector<RequestView>> done) = 0;
 
   virtual Status models(Callback<std::vector<ModelView>> done) = 0;
 

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -44,6 +45,7 @@ struct Config {
   std::vector<std::string> expected_models;  // will be served: requests wait for their worker
   // Who answers instead, in this order, while nobody serves the model.
   std::map<std::string, std::vector<std::string>> fallbacks;
+  bool block_on_dead = false;  // of requests that don't say it themselves
   std::size_t cache_keys_max = 100'000;           // answers that can be found again
   std::uint64_t hub_bytes_max = 64ull << 20;      // events of ended requests held in memory
   std::uint64_t backlog_bytes_max = 64ull << 20;  // appended and not yet durable
@@ -105,6 +107,10 @@ class Broker final : public Api, public link::ServerEvents {
   Status cancel(std::string tenant, RequestId id, Callback<RequestView> done) override;
   Status get(std::string tenant, RequestId id, Callback<RequestView> done) override;
   Status erase(std::string tenant, RequestId id, Callback<void> done) override;
+  Status requeue(std::string tenant, RequestId id, Callback<Submitted> done) override;
+  Status discard(std::string tenant, RequestId id, Callback<RequestView> done) override;
+  Status dead_letters(std::string tenant, std::optional<RequestId> after, std::size_t count_max,
+                      Callback<std::vector<RequestView>> done) override;
   Status models(Callback<std::vector<ModelView>> done) override;
   Health health() const override;
 
@@ -139,6 +145,13 @@ class Broker final : public Api, public link::ServerEvents {
   void await_reader(const ledger::Request& request);
   bool is_expected(const std::string& model) const;
   RequestView view_of(const ledger::Request& request) const;
+
+  // From dead_letters.cc.
+  void do_requeue(std::string tenant, RequestId id, Callback<Submitted> done);
+  // `stored`: where the body was to be read.
+  void requeue_loaded(std::string tenant, RequestId id, LogIndex stored, Result<v1::Envelope> body,
+                      Callback<Submitted> done);
+  void do_discard(const std::string& tenant, RequestId id, Callback<RequestView> done);
 
   // From workers.cc.
   void do_connected(link::ConnectionId connection, link::Peer peer);
@@ -181,6 +194,9 @@ class Broker final : public Api, public link::ServerEvents {
   void trim(const std::vector<journal::SegmentInfo>& segments);
   void remove_below(LogIndex below);
   void carry_below(LogIndex below);
+  // What was read of the request to carry it over.
+  struct Load;
+  void carry_loaded(const Load& load, LogIndex below);
   void cancel_orphans();
 
   TimeMs now_ms() const { return deps_.clock.wall_ms(); }

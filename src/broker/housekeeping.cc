@@ -1,8 +1,11 @@
 // What the broker does once a second: gauges, retention, checkpoints, orphans of a restart.
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
 #include "broker/broker.h"
+#include "broker/dead_letters.h"
 #include "broker/recovery.h"
 #include "stream/history.h"
 
@@ -30,6 +33,8 @@ void Broker::keep_house() {
   metrics_.queued.set(static_cast<double>(counts.queued));
   metrics_.running.set(static_cast<double>(counts.running));
   metrics_.retained.set(static_cast<double>(counts.retained));
+  metrics_.open_letters.set(static_cast<double>(counts.open_letters));
+  metrics_.blocked_lanes.set(static_cast<double>(counts.blocked_lanes));
   metrics_.readers.set(static_cast<double>(hub_.readers()));
   if (!gate_.failed()) {
     ledger_->forget(now_ms(), LogIndex{}, kForgetMax, proposal_);
@@ -114,39 +119,56 @@ void Broker::remove_below(LogIndex below) {
   });
 }
 
+struct Broker::Load {
+  RequestId id;
+  Result<std::vector<stream::BlockPtr>> history;
+  std::optional<Result<v1::Envelope>> body;  // of an open letter, which may still be requeued
+};
+
 // Writes what must be kept of the oldest segment again at the tail, one request after the other.
 void Broker::carry_below(LogIndex below) {
   const auto ids = ledger_->stored_below(below, kCarryMax + 1);
   if (ids.empty() || ids.size() > kCarryMax) return;
   const RequestId id = ids.front();
+  const ledger::Request& request = *ledger_->find(id);
   std::vector<LogIndex> positions;
-  for (const auto& position : ledger_->find(id)->positions) {
+  for (const auto& position : request.positions) {
     if (position.index > journal_->durable_index()) return;  // the next round will find it durable
     positions.push_back(position.index);
   }
+  if (request.stored_index > journal_->durable_index()) return;
   carrying_ = true;
-  deps_.background.run([this, id, below, positions = std::move(positions)] {
-    auto history = stream::load_history(*journal_, id, positions);
-    inbox_.send_reserved([this, id, below, history = std::move(history)] {
-      carrying_ = false;
-      const ledger::Request* request = ledger_->find(id);
-      if (gate_.failed() || request == nullptr) return;
-      if (!history) {
-        WS_LOG(error, "request not carried over request={} error=\"{}\"", id.to_string(),
-               history.error().message);
-        return;
-      }
-      std::vector<v1::Event> events;
-      for (const auto& block : *history) {
-        events.insert(events.end(), block->events.begin(), block->events.end());
-      }
-      if (events.size() == request->event_count) {  // else it moved on meanwhile: next round
-        ledger_->carry(id, std::move(events), now_ms(), proposal_);
-        absorb();
-      }
-      carry_below(below);
-    });
+  deps_.background.run([this, id, below, positions = std::move(positions),
+                        is_open = request.open_letter(), stored = request.stored_index] {
+    auto load = std::make_shared<Load>(id, stream::load_history(*journal_, id, positions));
+    if (is_open) load->body = load_body(*journal_, id, stored);
+    inbox_.send_reserved([this, load, below] { carry_loaded(*load, below); });
   });
+}
+
+void Broker::carry_loaded(const Load& load, LogIndex below) {
+  carrying_ = false;
+  const ledger::Request* request = ledger_->find(load.id);
+  if (gate_.failed() || request == nullptr) return;
+  const bool body_unread = load.body && !*load.body && load.body->error().code != Code::kGone;
+  if (!load.history || body_unread) {
+    WS_LOG(error, "request not carried over request={} error=\"{}\"", load.id.to_string(),
+           load.history ? load.body->error().message : load.history.error().message);
+    return;
+  }
+  std::vector<v1::Event> events;
+  for (const auto& block : *load.history) {
+    events.insert(events.end(), block->events.begin(), block->events.end());
+  }
+  // Else it moved on meanwhile: next round.
+  const bool is_all = !request->open_letter() || load.body;
+  if (is_all && events.size() == request->event_count) {
+    std::optional<v1::Envelope> body;
+    if (load.body && *load.body) body = **load.body;
+    ledger_->carry(load.id, std::move(events), std::move(body), now_ms(), proposal_);
+    absorb();
+  }
+  carry_below(below);
 }
 
 // After a restart, plain requests go on and wait for their client to come back; not forever.

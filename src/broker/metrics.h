@@ -11,6 +11,8 @@ struct Metrics {
   Gauge& queued;
   Gauge& running;
   Gauge& retained;
+  Gauge& open_letters;
+  Gauge& blocked_lanes;
   Gauge& workers;
   Gauge& readers;
   Counter& accepted;

@@ -175,6 +175,7 @@ Result<Prepared> prepare(std::string_view endpoint, std::string body,
   submission.detached = options.resumable.value_or(!options.idempotency_key.empty());
   submission.stream_usage = parsed->generation.include_usage;
   submission.choices = parsed->generation.choices;
+  submission.block_on_dead = options.block_on_dead;
   if (parsed->is_deterministic && options.conversation.empty()) {
     auto key = cache_key(*row, options, body, submission.stream_usage);
     if (!key) return key.error();

@@ -73,6 +73,7 @@ Response error_response(const Error& error) {
       response.headers.emplace_back("Retry-After-Ms", std::to_string(wait_ms));
       break;
     }
+    case Code::kConflict:
     case Code::kCancelled:
     case Code::kExpired:
     case Code::kDead:

@@ -239,6 +239,53 @@ class FakeApi final : public broker::Api {
     return {};
   }
 
+  Status requeue(std::string tenant, RequestId id,
+                 broker::Callback<broker::Submitted> done) override {
+    std::lock_guard lock(mutex_);
+    enqueue([this, tenant, id, done] {
+      const auto letter = letter_of(tenant, id);
+      if (!letter) return done(letter.error());
+      Entry& entry = **letter;
+      const bool duplicate = entry.requeued_as.has_value();
+      if (!duplicate) {
+        entry.requeued_as = RequestId::make(kAcceptedMs, 8, order_.size());
+        Entry& made = requests_[*entry.requeued_as];
+        made.id = *entry.requeued_as;
+        made.submission = entry.submission;
+        made.requeue_of = id;
+      }
+      done(broker::Submitted{*entry.requeued_as, duplicate, false, kAcceptedMs});
+    });
+    return {};
+  }
+
+  Status discard(std::string tenant, RequestId id,
+                 broker::Callback<broker::RequestView> done) override {
+    std::lock_guard lock(mutex_);
+    enqueue([this, tenant, id, done] {
+      const auto letter = letter_of(tenant, id);
+      if (!letter) return done(letter.error());
+      (*letter)->discarded = true;
+      done(view(**letter));
+    });
+    return {};
+  }
+
+  Status dead_letters(std::string tenant, std::optional<RequestId> after, std::size_t count_max,
+                      broker::Callback<std::vector<broker::RequestView>> done) override {
+    std::lock_guard lock(mutex_);
+    enqueue([this, tenant, after, count_max, done] {
+      std::vector<broker::RequestView> views;
+      for (auto at = requests_.rbegin(); at != requests_.rend(); ++at) {
+        if (after && at->first >= *after) continue;
+        if (views.size() == count_max || !letter_of(tenant, at->first)) continue;
+        views.push_back(view(at->second));
+      }
+      done(std::move(views));
+    });
+    return {};
+  }
+
   Status models(broker::Callback<std::vector<broker::ModelView>> done) override {
     std::lock_guard lock(mutex_);
     enqueue([done] {
@@ -261,7 +308,22 @@ class FakeApi final : public broker::Api {
     std::vector<v1::Event> events;
     std::optional<stream::Ending> ending;
     std::vector<std::shared_ptr<stream::Reader>> readers;
+    std::optional<RequestId> requeue_of;
+    std::optional<RequestId> requeued_as;
+    bool discarded = false;
   };
+
+  Result<Entry*> letter_of(const std::string& tenant, RequestId id) {
+    const auto found = requests_.find(id);
+    if (found == requests_.end() || found->second.submission.envelope.tenant() != tenant) {
+      return Error{Code::kNotFound, "there is no such request"};
+    }
+    Entry& entry = found->second;
+    if (!entry.ending || entry.ending->state != v1::REQUEST_STATE_DEAD) {
+      return Error{Code::kConflict, "the request isn't dead"};
+    }
+    return &entry;
+  }
 
   void enqueue(std::function<void()> task) {  // with mutex_ held
     tasks_.push_back(std::move(task));
@@ -370,6 +432,12 @@ class FakeApi final : public broker::Api {
     out.event_count = entry.events.size();
     out.detached = entry.submission.detached;
     out.stream_usage = entry.submission.stream_usage;
+    out.requeue_of = entry.requeue_of;
+    out.requeued_as = entry.requeued_as;
+    out.discarded = entry.discarded;
+    const bool is_dead = entry.ending && entry.ending->state == v1::REQUEST_STATE_DEAD;
+    out.blocks_lane = is_dead && entry.submission.block_on_dead.value_or(false) &&
+                      !entry.requeued_as && !entry.discarded;
     if (entry.ending) {
       out.ended_ms = kAcceptedMs + 9;
       out.finish_reason = entry.ending->finish_reason;

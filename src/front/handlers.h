@@ -1,6 +1,7 @@
 // The handlers of all routes; one source file a family. Each runs on its connection's loop.
 #pragma once
 
+#include "base/ids.h"
 #include "front/exchange.h"
 
 namespace waystation::front {
@@ -51,6 +52,13 @@ void handle_request(const Deps& deps, ExchangePtr exchange);
 void handle_request_events(const Deps& deps, ExchangePtr exchange);
 void handle_request_delete(const Deps& deps, ExchangePtr exchange);
 void handle_request_cancel(const Deps& deps, ExchangePtr exchange);
+// The id in the path; kNotFound for what can be none.
+Result<RequestId> request_id_of(const Request& request);
+
+// dead_letters.cc
+void handle_requests(const Deps& deps, ExchangePtr exchange);
+void handle_request_requeue(const Deps& deps, ExchangePtr exchange);
+void handle_request_discard(const Deps& deps, ExchangePtr exchange);
 
 // queues.cc
 void handle_queue_publish(const Deps& deps, ExchangePtr exchange);

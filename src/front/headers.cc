@@ -70,6 +70,16 @@ Status read_cache(const Deps& deps, const Request& request, broker::PrepareOptio
   return {};
 }
 
+Status read_on_dead(const Request& request, broker::PrepareOptions& out) {
+  if (!request.has_header("X-On-Dead")) return {};
+  const std::string value = lower(request.header("X-On-Dead"));
+  if (value != "skip" && value != "block") {
+    return bad_header("X-On-Dead", "must be skip or block");
+  }
+  out.block_on_dead = value == "block";
+  return {};
+}
+
 // Whether the id is one of "ID, ID".
 bool passed(std::string_view hops, std::string_view id) {
   while (!hops.empty()) {
@@ -137,6 +147,7 @@ Result<broker::PrepareOptions> read_prepare_options(const Deps& deps, const Requ
   auto wait_ms = number_header(request, "X-Deadline-Ms", kDeadlineMsMax, "milliseconds");
   if (!wait_ms) return wait_ms.error();
   if (*wait_ms > 0) out.expiry_ms = out.now_ms + *wait_ms;
+  if (auto status = read_on_dead(request, out); !status) return status.error();
   if (auto status = read_cache(deps, request, out); !status) return status.error();
   auto hops = text_header(request, kHops, kHopsBytesMax);
   if (!hops) return hops.error();

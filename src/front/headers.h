@@ -6,6 +6,8 @@
 //   X-Resumable            "true": the request goes on when its client goes away; "false": it
 //                          doesn't, even with an Idempotency-Key
 //   X-Deadline-Ms          1 to 604800000, from now: later than that it ends as expired (504)
+//   X-On-Dead              "block": should it die, its conversation waits until it is requeued or
+//                          discarded; "skip": it goes on
 //   Cache-Control          "no-cache": not answered from the cache; "no-store": not kept either
 //   X-Cache-TTL            1 to 2592000 seconds: an answer older than this is not given again
 //   traceparent, tracestate  W3C trace context, passed on

@@ -8,6 +8,9 @@
 //    "accepted_at": ms, "first_token_at": ms|null, "ended_at": ms|null,   wall milliseconds
 //    "events": how many are stored, "finish_reason": "…"|null, "usage": {…}|null,
 //    "error": {…}|null,
+//    "requeue_of": the dead letter it was made of | null,
+//    "requeued_as": the request that was made of this dead letter | null, "discarded": true|false,
+//    "blocks_conversation": true|false,   the conversation waits until this one is dealt with
 //    "attempts": [{"number", "worker", "model", "started_at", "ended_at", "outcome", "detail",
 //                  "continuation": null|"exact"|"prefill", "resumed_tokens", "prefilled_bytes"}],
 //    "result": what the API answers for a completed request | null,
@@ -16,6 +19,7 @@
 #include <charconv>
 #include <functional>
 #include <limits>
+#include <optional>
 
 #include "front/deps.h"
 #include "front/feed.h"
@@ -41,6 +45,10 @@ std::string number_or_null(TimeMs ms) {
   return ms == 0 ? "null" : std::to_string(ms);
 }
 
+std::string id_or_null(const std::optional<RequestId>& id) {
+  return id ? "\"" + id->to_string() + "\"" : "null";
+}
+
 void append_attempt(std::string& out, const broker::AttemptView& attempt) {
   out += "{\"number\":" + std::to_string(attempt.number) + ",\"worker\":";
   append_text_or_null(out, attempt.worker);
@@ -64,14 +72,6 @@ std::string error_json(const broker::RequestView& view) {
   ending.state = view.state;
   ending.failure = view.failure;
   return message::openai_error_object(stream::error_of(ending));
-}
-
-Result<RequestId> request_id(const Request& request) {
-  const auto id = RequestId::parse(request.params.at(0));
-  if (!id) {
-    return Error{Code::kNotFound, "there is no request '" + request.params[0].substr(0, 100) + "'"};
-  }
-  return *id;
 }
 
 Result<std::uint64_t> event_number(std::string_view text, const char* name) {
@@ -155,6 +155,14 @@ broker::Callback<broker::RequestView> on_loop(ExchangePtr exchange, Next next) {
 
 }  // namespace
 
+Result<RequestId> request_id_of(const Request& request) {
+  const auto id = RequestId::parse(request.params.at(0));
+  if (!id) {
+    return Error{Code::kNotFound, "there is no request '" + request.params[0].substr(0, 100) + "'"};
+  }
+  return *id;
+}
+
 std::string request_json(const broker::RequestView& view, const std::string& result,
                          const std::string& omitted) {
   std::string out = "{\"id\":\"" + view.id.to_string() + "\",\"object\":\"request\",\"state\":";
@@ -176,7 +184,12 @@ std::string request_json(const broker::RequestView& view, const std::string& res
   append_text_or_null(out, view.finish_reason);
   out +=
       ",\"usage\":" + (stream::is_terminal(view.state) ? stream::usage_json(view.usage) : "null");
-  out += ",\"error\":" + error_json(view) + ",\"attempts\":[";
+  out += ",\"error\":" + error_json(view);
+  out += ",\"requeue_of\":" + id_or_null(view.requeue_of);
+  out += ",\"requeued_as\":" + id_or_null(view.requeued_as);
+  out += std::string(",\"discarded\":") + (view.discarded ? "true" : "false");
+  out += std::string(",\"blocks_conversation\":") + (view.blocks_lane ? "true" : "false");
+  out += ",\"attempts\":[";
   for (const auto& attempt : view.attempts) {
     if (&attempt != &view.attempts.front()) out += ",";
     append_attempt(out, attempt);
@@ -188,7 +201,7 @@ std::string request_json(const broker::RequestView& view, const std::string& res
 }
 
 void handle_request(const Deps& deps, ExchangePtr exchange) {
-  const auto id = request_id(exchange->request());
+  const auto id = request_id_of(exchange->request());
   if (!id) return exchange->reply(id.error());
   const auto next = [&deps, exchange](const Result<broker::RequestView>& view) {
     answer_view(deps, exchange, view);
@@ -198,7 +211,7 @@ void handle_request(const Deps& deps, ExchangePtr exchange) {
 }
 
 void handle_request_cancel(const Deps& deps, ExchangePtr exchange) {
-  const auto id = request_id(exchange->request());
+  const auto id = request_id_of(exchange->request());
   if (!id) return exchange->reply(id.error());
   const auto next = [&deps, exchange](const Result<broker::RequestView>& view) {
     answer_view(deps, exchange, view);
@@ -208,7 +221,7 @@ void handle_request_cancel(const Deps& deps, ExchangePtr exchange) {
 }
 
 void handle_request_delete(const Deps& deps, ExchangePtr exchange) {
-  const auto id = request_id(exchange->request());
+  const auto id = request_id_of(exchange->request());
   if (!id) return exchange->reply(id.error());
   exchange->set_request_id(id->to_string());
   const auto status = deps.api.erase(
@@ -220,7 +233,7 @@ void handle_request_delete(const Deps& deps, ExchangePtr exchange) {
 }
 
 void handle_request_events(const Deps& deps, ExchangePtr exchange) {
-  const auto id = request_id(exchange->request());
+  const auto id = request_id_of(exchange->request());
   if (!id) return exchange->reply(id.error());
   const auto from = first_wanted(exchange->request());
   if (!from) return exchange->reply(from.error());

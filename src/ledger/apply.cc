@@ -6,12 +6,14 @@
 #include "base/check.h"
 #include "ledger/attempts.h"
 #include "ledger/ledger.h"
+#include "ledger/misfit.h"
 
 namespace waystation::ledger {
 namespace {
 
-Error misfit(const std::string& what) {
-  return Error{Code::kCorruption, "a record doesn't fit the state before it: " + what};
+// In one lane. Two have one place when the later one has taken it.
+bool goes_before(const Request& a, const Request& b) {
+  return a.place < b.place || (a.place == b.place && a.accepted_index > b.accepted_index);
 }
 
 }  // namespace
@@ -48,6 +50,8 @@ Status Ledger::apply_body(const v1::Record& record, LogIndex index, TimeMs now_m
       return apply_carried(record.carried(), index);
     case v1::Record::kErased:
       return apply_erased(record.erased(), index);
+    case v1::Record::kDiscarded:
+      return apply_discarded(record.discarded());
     case v1::Record::BODY_NOT_SET:
       break;
   }
@@ -76,6 +80,16 @@ Status Ledger::apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs n
   const v1::Envelope& envelope = body.envelope();
   const auto id = RequestId::parse(envelope.id());
   if (!id || requests_.contains(*id)) return misfit("an acceptance without a new id");
+  Request* letter = nullptr;  // that it is made of
+  if (!body.requeue_of().empty()) {
+    const auto found = find_open_letter(body.requeue_of(), "requeueing");
+    if (!found) return found.error();
+    letter = *found;
+    if (letter->tenant != envelope.tenant() || letter->conversation != envelope.partitionkey()) {
+      return misfit("requeueing in another lane");
+    }
+    if (letter->blocks_lane() != body.first_in_lane()) return misfit("requeueing at another place");
+  }
   auto request = std::make_unique<Request>();
   request->id = *id;
   request->tenant = envelope.tenant();
@@ -92,14 +106,30 @@ Status Ledger::apply_accepted(const v1::Accepted& body, LogIndex index, TimeMs n
   request->detached = body.detached();
   request->stream_usage = body.stream_usage();
   request->compose = body.compose();
+  request->block_on_dead = body.block_on_dead() && !request->conversation.empty();
   request->expiry_ms = envelope.expirytime_ms();
   request->envelope = std::make_shared<const v1::Envelope>(envelope);
+  request->data_bytes = envelope.data().size();
   request->accepted_index = index;
+  request->place = index;
   request->stored_index = index;
   request->accepted_ms = now_ms;
+  request->lane = lane_of(*request);
+  if (letter != nullptr) request->requeue_of = letter->id;
+  const auto lane = lanes_.find(request->lane);
+  if (body.first_in_lane() && lane != lanes_.end()) {
+    // The letter's; where that was lost with damage, a place before all that wait.
+    const Request& first = letter != nullptr ? *letter : *lane->second.requests.front();
+    if (first.state == v1::REQUEST_STATE_RUNNING) return misfit("a place before what runs");
+    request->place = first.place;
+  }
   Request& kept = insert(std::move(request));
   queued_.emplace(kept.accepted_index, &kept);
   join_lane(kept);
+  if (letter != nullptr) {
+    release(*letter);
+    letter->requeued_as = kept.id;
+  }
   return {};
 }
 
@@ -110,28 +140,32 @@ Request& Ledger::insert(std::unique_ptr<Request> request) {
   ++models_[kept.model];
   if (!kept.idempotency_key.empty()) keys_[{kept.tenant, kept.idempotency_key}] = kept.id;
   if (kept.live()) {
-    live_bytes_ += kept.envelope->data().size();
+    live_bytes_ += kept.data_bytes;
     if (kept.expiry_ms != 0) deadlines_.emplace(kept.expiry_ms, kept.id);
   } else {
     ended_.emplace(kept.ended_ms, kept.id);
+    if (kept.state == v1::REQUEST_STATE_DEAD) add_letter(kept);
   }
   requests_.emplace(kept.id, std::move(request));
   return kept;
 }
 
 LaneHead Ledger::head_of(const Request& request) const {
-  return {request.id, request.model, request.accepted_index, request.priority, request.tenant};
+  return {request.id, request.model, request.place, request.priority, request.tenant};
 }
 
 void Ledger::join_lane(Request& request) {
-  // A request without a conversation is a lane of its own, named by its id (which holds no NUL).
-  request.lane = request.conversation.empty() ? request.id.to_string()
-                                              : request.tenant + '\0' + request.conversation;
-  Lane& lane = lanes_[request.lane];
-  lane.requests.push_back(&request);
-  if (lane.requests.front() == &request && request.state == v1::REQUEST_STATE_QUEUED) {
-    order_->add(head_of(request));
+  request.lane = lane_of(request);
+  auto& requests = lanes_[request.lane].requests;
+  auto at = requests.end();
+  while (at != requests.begin() && goes_before(request, **std::prev(at))) --at;
+  if (at == requests.begin()) {  // what was first before waits behind it
+    if (at != requests.end() && (*at)->state == v1::REQUEST_STATE_QUEUED) {
+      order_->remove(head_of(**at));
+    }
+    if (request.state == v1::REQUEST_STATE_QUEUED) order_->add(head_of(request));
   }
+  requests.insert(at, &request);
 }
 
 void Ledger::leave_lane(Request& request) {
@@ -142,7 +176,9 @@ void Ledger::leave_lane(Request& request) {
   if (was_head) {
     if (request.state == v1::REQUEST_STATE_QUEUED) order_->remove(head_of(request));
     requests.pop_front();
-    if (!requests.empty()) order_->add(head_of(*requests.front()));
+    if (!requests.empty() && requests.front()->state == v1::REQUEST_STATE_QUEUED) {
+      order_->add(head_of(*requests.front()));
+    }
   } else {
     requests.erase(std::find(requests.begin(), requests.end(), &request));
   }
@@ -318,7 +354,7 @@ Status Ledger::apply_settled(const v1::Settled& body, TimeMs now_ms) {
     attempt.set_detail(body.failure().message());
   }
   leave_lane(request);
-  live_bytes_ -= request.envelope->data().size();
+  live_bytes_ -= request.data_bytes;
   if (request.expiry_ms != 0) deadlines_.erase({request.expiry_ms, request.id});
   request.state = body.state();
   request.worker = {};
@@ -331,6 +367,7 @@ Status Ledger::apply_settled(const v1::Settled& body, TimeMs now_ms) {
   request.choices.shrink_to_fit();
   request.positions.shrink_to_fit();
   ended_.emplace(now_ms, request.id);
+  if (request.state == v1::REQUEST_STATE_DEAD) add_letter(request);
   return {};
 }
 
@@ -342,10 +379,12 @@ Status Ledger::apply_forgotten(const v1::Forgotten& body) {
     if (request == nullptr || request->live() || !ids.insert(*id).second) {
       return misfit("forgetting a request that hasn't ended");
     }
+    if (request->blocks_lane()) return misfit("forgetting what blocks a lane");
   }
   for (const RequestId id : ids) {
     const auto at = requests_.find(id);
-    const Request& request = *at->second;
+    Request& request = *at->second;
+    if (request.state == v1::REQUEST_STATE_DEAD && !request.erased) remove_letter(request);
     forgotten_until_ms_ = std::max(forgotten_until_ms_, request.accepted_ms);
     by_stored_.erase(request.stored_index);
     ended_.erase({request.ended_ms, request.id});
@@ -367,6 +406,7 @@ Status Ledger::apply_erased(const v1::Erased& body, LogIndex index) {
     return misfit("erasing a request that hasn't ended, or was erased before");
   }
   Request& request = *at->second;
+  if (request.state == v1::REQUEST_STATE_DEAD) remove_letter(request);
   // No earlier record is needed any more, so that the segments that hold the content can go.
   by_stored_.erase(request.stored_index);
   request.stored_index = index;

@@ -141,6 +141,38 @@ Result<std::optional<Accepted>> Ledger::find_duplicate(const v1::Envelope& envel
   return std::optional(Accepted{earlier->id, true, earlier->accepted_ms});
 }
 
+Status Ledger::has_room(const v1::Envelope& envelope, bool locked) const {
+  const auto full = [](std::string message) {
+    return Error{Code::kQueueFull, std::move(message), {}, 1000};
+  };
+  const Room room = room_for(envelope.priority(), limits_);
+  if (queued_.size() + running_count_ + blocking_.size() >= room.requests) {
+    return full("the queue is full (" + std::to_string(room.requests) +
+                " requests); try again later");
+  }
+  if (live_bytes_ + envelope.data().size() > room.bytes) {
+    return full("the queue holds as many bytes as it may; try again later");
+  }
+  if (envelope.partitionkey().empty()) return {};
+  const auto lane = lanes_.find(envelope.tenant() + '\0' + envelope.partitionkey());
+  if (lane == lanes_.end()) return {};
+  const auto& requests = lane->second.requests;
+  if (locked && requests.front()->blocks_lane()) {
+    return Error{Code::kConversationLocked,
+                 "the conversation is blocked by its dead request " +
+                     requests.front()->id.to_string() + "; requeue or discard that one"};
+  }
+  if (locked) {
+    return Error{Code::kConversationLocked,
+                 "the conversation has a turn that isn't done; wait for it, or cancel it"};
+  }
+  if (requests.size() >= limits_.lane_requests_max) {
+    return full("the conversation has " + std::to_string(limits_.lane_requests_max) +
+                " requests waiting; try again later");
+  }
+  return {};
+}
+
 Result<Accepted> Ledger::submit(v1::Envelope envelope, const Terms& terms, TimeMs now_ms,
                                 Proposal& out) {
   now_ms = std::max(now_ms, last_time_ms_);
@@ -162,28 +194,7 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, const Terms& terms, TimeM
   if (envelope.expirytime_ms() != 0 && envelope.expirytime_ms() <= now_ms) {
     return Error{Code::kExpired, "the request's deadline had passed when it arrived"};
   }
-  const auto full = [](std::string message) {
-    return Error{Code::kQueueFull, std::move(message), {}, 1000};
-  };
-  const Room room = room_for(envelope.priority(), limits_);
-  if (queued_.size() + running_count_ >= room.requests) {
-    return full("the queue is full (" + std::to_string(room.requests) +
-                " requests); try again later");
-  }
-  if (live_bytes_ + envelope.data().size() > room.bytes) {
-    return full("the queue holds as many bytes as it may; try again later");
-  }
-  if (!envelope.partitionkey().empty()) {
-    const auto lane = lanes_.find(envelope.tenant() + '\0' + envelope.partitionkey());
-    if (lane != lanes_.end() && terms.locked) {
-      return Error{Code::kConversationLocked,
-                   "the conversation has a turn that isn't done; wait for it, or cancel it"};
-    }
-    if (lane != lanes_.end() && lane->second.requests.size() >= limits_.lane_requests_max) {
-      return full("the conversation has " + std::to_string(limits_.lane_requests_max) +
-                  " requests waiting; try again later");
-    }
-  }
+  if (Status room = has_room(envelope, terms.locked); !room) return room.error();
   v1::Record record;
   v1::Accepted& accepted = *record.mutable_accepted();
   *accepted.mutable_envelope() = std::move(envelope);
@@ -191,6 +202,7 @@ Result<Accepted> Ledger::submit(v1::Envelope envelope, const Terms& terms, TimeM
   accepted.set_stream_usage(terms.stream_usage);
   if (terms.choices > 1) accepted.set_choices(terms.choices);
   accepted.set_compose(terms.compose);
+  accepted.set_block_on_dead(terms.block_on_dead && !accepted.envelope().partitionkey().empty());
   commit(std::move(record), now_ms, out);
   return Accepted{*id, false, last_time_ms_};
 }
@@ -443,26 +455,36 @@ void Ledger::forget(TimeMs now_ms, LogIndex below, std::size_t count_max, Propos
   for (const auto& [ended_ms, id] : ended_) {
     if (now_ms - ended_ms < limits_.retain_ms) break;
     if (static_cast<std::size_t>(forgotten.requests_size()) >= count_max) break;
-    if (!key_binds(*requests_.at(id), now_ms)) forgotten.add_requests(id.to_bytes());
+    const Request& request = *requests_.at(id);
+    if (!key_binds(request, now_ms) && !request.blocks_lane()) {
+      forgotten.add_requests(id.to_bytes());
+    }
   }
   for (const auto& [stored, request] : by_stored_) {
     if (stored >= below) break;
     if (static_cast<std::size_t>(forgotten.requests_size()) >= count_max) break;
     const bool taken_above = now_ms - request->ended_ms >= limits_.retain_ms;
-    if (!request->live() && !taken_above && !key_binds(*request, now_ms)) {
+    if (request->live() || request->blocks_lane()) continue;
+    if (!taken_above && !key_binds(*request, now_ms)) {
       forgotten.add_requests(request->id.to_bytes());
     }
   }
   if (forgotten.requests_size() > 0) commit(std::move(record), now_ms, out);
 }
 
-void Ledger::carry(RequestId id, std::vector<v1::Event> events, TimeMs now_ms, Proposal& out) {
+void Ledger::carry(RequestId id, std::vector<v1::Event> events, std::optional<v1::Envelope> body,
+                   TimeMs now_ms, Proposal& out) {
   const auto at = requests_.find(id);
   CHECK(at != requests_.end() && events.size() == at->second->event_count);
   v1::Record record;
   v1::Carried& carried = *record.mutable_carried();
   carried.set_request(id.to_bytes());
   for (v1::Event& event : events) *carried.add_events() = std::move(event);
+  if (at->second->envelope) {
+    *carried.mutable_envelope() = *at->second->envelope;
+  } else if (body && at->second->open_letter()) {
+    *carried.mutable_envelope() = std::move(*body);
+  }
   commit(std::move(record), now_ms, out);
 }
 
@@ -487,7 +509,7 @@ const Request* Ledger::find(RequestId id) const {
 std::uint64_t Ledger::queue_position(const Request& request) const {
   if (request.state != v1::REQUEST_STATE_QUEUED) return 0;
   const auto place = [](const Request& r) {
-    return std::pair(lane_place(r.priority, r.accepted_index), r.accepted_index);
+    return std::pair(lane_place(r.priority, r.place), r.place);
   };
   std::uint64_t position = 1;
   for (const auto& [accepted, other] : queued_) {
@@ -554,7 +576,7 @@ LogIndex Ledger::oldest_needed() const {
 
 Counts Ledger::counts() const {
   return {queued_.size(), running_count_, requests_.size() - queued_.size() - running_count_,
-          live_bytes_};
+          live_bytes_, open_letters_, blocking_.size()};
 }
 
 }  // namespace waystation::ledger

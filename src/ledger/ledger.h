@@ -33,6 +33,7 @@ namespace waystation::ledger {
 
 // Bounds on what may be accepted. They bind commands, never `apply`.
 struct Limits {
+  // What blocks a lane counts as if it were live: its requeueing is never refused for want of room.
   std::size_t live_requests_max = 10'000;        // queued and running
   std::uint64_t live_bytes_max = 256ull << 20;   // of their envelopes
   std::size_t lane_requests_max = 1'000;         // live ones of one conversation
@@ -80,14 +81,17 @@ struct Terms {
   bool stream_usage = false;
   std::uint32_t choices = 1;
   bool compose = false;
-  bool locked = false;  // refused when its lane has a live request
+  bool locked = false;  // refused when its lane has a live request, or is blocked
+  bool block_on_dead = false;  // should it die, its lane is blocked; of no use without a conversation
 };
 
 struct Counts {
   std::size_t queued = 0;
   std::size_t running = 0;
   std::size_t retained = 0;  // ended and kept
-  std::uint64_t live_bytes = 0;
+  std::uint64_t live_bytes = 0;  // and of what blocks lanes
+  std::size_t open_letters = 0;  // dead, and nobody has dealt with them
+  std::size_t blocked_lanes = 0;
 };
 
 class Ledger {
@@ -146,17 +150,35 @@ class Ledger {
   // goes on binding. Does nothing when that was done before.
   void erase(RequestId id, const std::string& reason, TimeMs now_ms, Proposal& out);
 
+  // Dead letters (dead_letters.cc). Errors of both: kConflict for a request that isn't dead, or
+  // that was dealt with in the other way.
+
+  // What requeue() would answer: the request made of the letter before, if any. Also kConflict: the
+  // server put its prompt together, so its body says nothing by itself.
+  Result<std::optional<Accepted>> check_requeue(const Request& request) const;
+  // Makes a new request of a dead letter; `envelope`: as it was accepted, from the journal. It takes
+  // the letter's place if that blocks its lane, else it goes to the lane's end, and then it may be
+  // kQueueFull. It has as long for its answer as the first had, and no idempotency key. A letter
+  // that was requeued before answers with the request of that time, as a duplicate.
+  Result<Accepted> requeue(RequestId id, v1::Envelope envelope, RequestId new_id, TimeMs now_ms,
+                           Proposal& out);
+  // The letter was dealt with, and its lane goes on. Does nothing when it was discarded before.
+  Status discard(RequestId id, TimeMs now_ms, Proposal& out);
+
   // Expires what is past its deadline.
   void expire(TimeMs now_ms, Proposal& out);
   // The earliest deadline of a live request; 0 = none.
   TimeMs next_expiry_ms() const;
 
-  // Forgets ended requests past their retention, at most `count_max` of them, oldest first.
+  // Forgets ended requests past their retention, at most `count_max` of them, oldest first; but none
+  // that blocks its lane.
   // `below`: also younger ones whose records begin below this index, unless their key still binds.
   void forget(TimeMs now_ms, LogIndex below, std::size_t count_max, Proposal& out);
 
-  // Writes a request again at the tail; `events` are all of its events.
-  void carry(RequestId id, std::vector<v1::Event> events, TimeMs now_ms, Proposal& out);
+  // Writes a request again at the tail; `events` are all of its events. `body`: the envelope of an
+  // open letter, where there is one; those of live requests the ledger knows itself.
+  void carry(RequestId id, std::vector<v1::Event> events, std::optional<v1::Envelope> body,
+             TimeMs now_ms, Proposal& out);
 
   // ---- Questions --------------------------------------------------------------------------------
 
@@ -169,8 +191,14 @@ class Ledger {
   std::uint64_t queue_position(const Request& request) const;
   // Those with a cache key that have not ended otherwise than completed; by acceptance.
   std::vector<const Request*> cacheable() const;
-  // The live requests that stand before this one in its lane, in order.
+  // What stands before this live one in its lane, in order: live requests, and what blocks it.
   std::vector<const Request*> ahead_of(const Request& request) const;
+  // A tenant's dead letters, dealt with or not, newest first, at most `count_max` of those before
+  // the letter `after`. kInvalidArgument: `after` names none.
+  Result<std::vector<const Request*>> dead_letters(const std::string& tenant,
+                                                   std::optional<RequestId> after,
+                                                   std::size_t count_max) const;
+  std::vector<RequestId> blocking() const;  // what blocks a lane
   // The attempts that are leased to this worker, also those that were not sent to it yet.
   std::vector<v1::Fence> running_on(WorkerId worker) const;
   // A request for this model was accepted before (its workers may be on their way).
@@ -187,7 +215,7 @@ class Ledger {
 
  private:
   struct Lane {
-    std::deque<Request*> requests;  // live ones in order; the first may run
+    std::deque<Request*> requests;  // by place; the first may run, or blocks the others
   };
 
   // Stamps the record, applies it and puts it into the proposal.
@@ -199,6 +227,7 @@ class Ledger {
   void give_up(Request& request, const std::string& detail, TimeMs now_ms, Proposal& out);
   void append_events(Request& request, const v1::Output& output, TimeMs now_ms, Proposal& out);
   v1::Fence fence_of(const Request& request) const;
+  Status has_room(const v1::Envelope& envelope, bool locked) const;
 
   Status apply_body(const v1::Record& record, LogIndex index, TimeMs now_ms);
   Status apply_epoch(const v1::EpochStarted& body, TimeMs now_ms);
@@ -210,6 +239,7 @@ class Ledger {
   Status apply_forgotten(const v1::Forgotten& body);
   Status apply_erased(const v1::Erased& body, LogIndex index);
   Status apply_carried(const v1::Carried& body, LogIndex index);
+  Status apply_discarded(const v1::Discarded& body);
 
   Result<Request*> live_request(const std::string& id_bytes, const char* record);
   void requeue(Request& request, const std::string& outcome, const std::string& detail,
@@ -218,6 +248,12 @@ class Ledger {
   Request& insert(std::unique_ptr<Request> request);
   void join_lane(Request& request);
   void leave_lane(Request& request);
+  // From dead_letters.cc.
+  Result<Request*> find_open_letter(const std::string& id_bytes, const char* record);
+  void add_letter(Request& request);     // it has died, or is dead in a checkpoint
+  void remove_letter(Request& request);  // before it is erased or forgotten
+  // Before it is marked as dealt with: it is no open letter any more, and blocks no lane.
+  void release(Request& request);
   bool key_binds(const Request& request, TimeMs now_ms) const;
   LaneHead head_of(const Request& request) const;
 
@@ -237,6 +273,9 @@ class Ledger {
   std::map<std::pair<std::string, std::string>, RequestId> keys_;  // (tenant, key) → request
   std::set<std::pair<TimeMs, RequestId>> deadlines_;               // live ones
   std::set<std::pair<TimeMs, RequestId>> ended_;                   // by time of ending
+  std::map<std::string, std::set<std::pair<TimeMs, RequestId>>> letters_;  // dead, by tenant
+  std::set<RequestId> blocking_;                                   // what blocks lanes
+  std::size_t open_letters_ = 0;
   std::unordered_map<std::string, std::size_t> models_;            // requests per model
   std::size_t running_count_ = 0;
   std::uint64_t live_bytes_ = 0;

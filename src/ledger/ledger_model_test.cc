@@ -2,6 +2,7 @@
 // WAYSTATION_SEED=n replays one run, WAYSTATION_SEEDS=n makes n of them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <deque>
 
 #include "ledger/model.h"
@@ -49,7 +50,7 @@ class RandomRun {
   void step() {
     now_ms_ += static_cast<TimeMs>(random_.below(12));
     if (random_.one_in(50)) now_ms_ -= 40;  // a wall clock may
-    switch (random_.below(29)) {
+    switch (random_.below(31)) {
       case 0:
       case 1:
       case 2:
@@ -89,6 +90,12 @@ class RandomRun {
         break;
       case 18:
         if (random_.one_in(3)) erase();
+        break;
+      case 19:
+        requeue();
+        break;
+      case 20:
+        if (random_.one_in(2)) discard();
         break;
       default:
         output();
@@ -149,7 +156,8 @@ class RandomRun {
                 .stream_usage = random_.one_in(2),
                 .choices = 1 + static_cast<std::uint32_t>(random_.below(3)),
                 .compose = random_.one_in(4),
-                .locked = random_.one_in(4)};
+                .locked = random_.one_in(4),
+                .block_on_dead = random_.one_in(2)};
     if (random_.one_in(40)) terms.choices = random_.one_in(2) ? 0 : kChoicesMax + 1;
     const Model::Answer expected = model_.submit(envelope, terms, now_ms_, kSmall);
     both([&](Ledger& ledger, Proposal& out) {
@@ -306,6 +314,48 @@ class RandomRun {
     both([&](Ledger& ledger, Proposal& out) { ledger.erase(id_of(*request), "", now_ms_, out); });
   }
 
+  // Mostly a dead one, and mostly one that nobody has dealt with.
+  ModelRequest* any_letter() {
+    if (random_.one_in(8)) return any([](const ModelRequest&) { return true; });
+    if (random_.one_in(4)) {
+      return any([](const ModelRequest& r) { return r.state == v1::REQUEST_STATE_DEAD; });
+    }
+    return any([](const ModelRequest& request) { return request.letter(); });
+  }
+
+  void requeue() {
+    ModelRequest* letter = any_letter();
+    if (letter == nullptr || letter->erased) return;
+    const v1::Envelope envelope = letter->envelope;
+    const RequestId id = id_of(*letter);
+    const RequestId new_id = RequestId::make(now_ms_, 0, ++number_);
+    const Model::Answer expected = model_.requeue(id.to_bytes(), new_id.to_bytes(), now_ms_, kSmall);
+    both([&](Ledger& ledger, Proposal& out) {
+      const auto made = ledger.requeue(id, envelope, new_id, now_ms_, out);
+      ASSERT_EQ(made.has_value(), !expected.refused);
+      if (!made) {
+        EXPECT_EQ(made.error().code, expected.code);
+        return;
+      }
+      EXPECT_EQ(made->duplicate, !expected.duplicate.empty());
+      EXPECT_EQ(made->id.to_bytes(),
+                expected.duplicate.empty() ? new_id.to_bytes() : expected.duplicate);
+    });
+    ++(expected.refused ? refused_ : expected.duplicate.empty() ? requeued_ : requeued_again_);
+  }
+
+  void discard() {
+    ModelRequest* letter = any_letter();
+    if (letter == nullptr || letter->erased) return;
+    const Model::Answer expected = model_.discard(*letter, now_ms_);
+    both([&](Ledger& ledger, Proposal& out) {
+      const Status done = ledger.discard(id_of(*letter), now_ms_, out);
+      EXPECT_EQ(done.has_value(), !expected.refused);
+      EXPECT_TRUE(done || done.error().code == Code::kConflict);
+    });
+    discarded_ += !expected.refused;
+  }
+
   void expire() {
     model_.expire(now_ms_);
     both([&](Ledger& ledger, Proposal& out) { ledger.expire(now_ms_, out); });
@@ -323,7 +373,7 @@ class RandomRun {
     model_.carry(*request, now_ms_);
     const std::vector<v1::Event>& events = audit_.entries[request->id].events;
     both([&](Ledger& ledger, Proposal& out) {
-      ledger.carry(id_of(*request), events, now_ms_, out);
+      ledger.carry(id_of(*request), events, std::nullopt, now_ms_, out);
     });
   }
 
@@ -362,11 +412,13 @@ class RandomRun {
       counts.queued += request.state == v1::REQUEST_STATE_QUEUED;
       counts.running += request.state == v1::REQUEST_STATE_RUNNING;
       counts.retained += !request.live();
+      counts.open_letters += request.letter();
+      counts.blocked_lanes += request.blocks();
+      if (request.live() || request.blocks()) counts.live_bytes += request.envelope.data().size();
       stored.emplace_back(request.stored, id_of(request));
       check_request(request);
       if (!request.live()) continue;
       live.push_back(id_of(request));
-      counts.live_bytes += request.envelope.data().size();
       const TimeMs expiry_ms = request.envelope.expirytime_ms();
       if (expiry_ms != 0 && (next_expiry_ms == 0 || expiry_ms < next_expiry_ms)) {
         next_expiry_ms = expiry_ms;
@@ -376,6 +428,11 @@ class RandomRun {
     EXPECT_EQ(ledger_->counts().running, counts.running);
     EXPECT_EQ(ledger_->counts().retained, counts.retained);
     EXPECT_EQ(ledger_->counts().live_bytes, counts.live_bytes);
+    EXPECT_EQ(ledger_->counts().open_letters, counts.open_letters);
+    EXPECT_EQ(ledger_->counts().blocked_lanes, counts.blocked_lanes);
+    check_letters("acme");
+    check_letters("other");
+    EXPECT_TRUE(ledger_->dead_letters("nobody", std::nullopt, 10)->empty());
     EXPECT_EQ(ledger_->live(), live);
     EXPECT_EQ(ledger_->next_expiry_ms(), next_expiry_ms);
     EXPECT_EQ(ledger_->index().value, model_.index);
@@ -388,6 +445,27 @@ class RandomRun {
     }
     EXPECT_EQ(ledger_->stored_below(LogIndex{model_.index / 2}, 5), below);
     check_order();
+  }
+
+  // All pages of two make the list, newest first.
+  void check_letters(const std::string& tenant) {
+    std::vector<std::pair<TimeMs, RequestId>> expected;
+    for (const ModelRequest& request : model_.requests) {
+      if (request.envelope.tenant() != tenant || request.erased) continue;
+      if (request.state != v1::REQUEST_STATE_DEAD) continue;
+      expected.emplace_back(request.ended_ms, id_of(request));
+    }
+    std::sort(expected.rbegin(), expected.rend());
+    std::vector<std::pair<TimeMs, RequestId>> seen;
+    std::optional<RequestId> after;
+    for (;;) {
+      const auto page = ledger_->dead_letters(tenant, after, 2);
+      ASSERT_TRUE(page);
+      if (page->empty()) break;
+      for (const Request* letter : *page) seen.emplace_back(letter->ended_ms, letter->id);
+      after = page->back()->id;
+    }
+    EXPECT_EQ(seen, expected);
   }
 
   void check_request(const ModelRequest& expected) {
@@ -407,6 +485,11 @@ class RandomRun {
     EXPECT_EQ(request.stored_index.value, expected.stored);
     EXPECT_EQ(request.envelope != nullptr, expected.live());
     EXPECT_EQ(request.suspect, expected.suspect);
+    EXPECT_EQ(request.place.value, expected.place);
+    EXPECT_EQ(request.discarded, expected.discarded);
+    EXPECT_EQ(request.requeued_as ? request.requeued_as->to_bytes() : "", expected.requeued_as);
+    EXPECT_EQ(request.requeue_of ? request.requeue_of->to_bytes() : "", expected.requeue_of);
+    EXPECT_EQ(request.blocks_lane(), expected.blocks());
     EXPECT_EQ(request.usage.SerializeAsString(), expected.usage().SerializeAsString());
     ASSERT_EQ(request.choices.size(), expected.live() ? expected.choices : 0);
     for (std::uint32_t choice = 0; choice < request.choices.size(); ++choice) {
@@ -494,9 +577,13 @@ class RandomRun {
   Audit audit_;
   std::deque<Past> history_;
   std::vector<Effect> effects_;  // of the last command
+
+ public:
+  int requeued_ = 0, requeued_again_ = 0, refused_ = 0, discarded_ = 0;
 };
 
 TEST(LedgerModelTest, AgreesWithTheModelThroughRestartsAndCrashes) {
+  int requeued = 0, requeued_again = 0, refused = 0, discarded = 0;
   for (const std::uint64_t seed : testing::seeds(1, 12)) {
     RandomRun run(seed);
     for (int step = 0; step < kSteps; ++step) {
@@ -504,7 +591,13 @@ TEST(LedgerModelTest, AgreesWithTheModelThroughRestartsAndCrashes) {
       run.step();
       if (::testing::Test::HasFailure()) return;
     }
+    requeued += run.requeued_;
+    requeued_again += run.requeued_again_;
+    refused += run.refused_;
+    discarded += run.discarded_;
   }
+  if (testing::other_seeds()) return;
+  EXPECT_GT(std::min({requeued, requeued_again, refused, discarded}), 20);  // or little was tested
 }
 
 // A log may be cut anywhere, also inside a command, and more than once.

@@ -33,7 +33,18 @@ struct ModelRequest {
   std::size_t ids_from = 0;      // events whose token ids are of the model `print`
   std::string print;             // empty: no token ids are good for anybody
   bool erased = false;
+  bool compose = false;
+  bool block_on_dead = false;
+  std::uint64_t place = 0;  // in the order of its lane and of all
+  bool discarded = false;
+  std::string requeue_of;   // 16 bytes, or empty
+  std::string requeued_as;
 
+  // Dead, and nobody has dealt with it.
+  bool letter() const {
+    return state == v1::REQUEST_STATE_DEAD && !erased && !discarded && requeued_as.empty();
+  }
+  bool blocks() const { return letter() && block_on_dead; }
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;
   }
@@ -108,14 +119,13 @@ class Model {
     return nullptr;
   }
 
-  // The oldest live request of its lane, and queued.
+  // Queued, and nothing of its lane that lives or blocks it has an earlier place.
   bool ready(const ModelRequest& request) const {
     for (const ModelRequest& other : requests) {
-      if (other.live() && other.lane() == request.lane()) {
-        return &other == &request && request.state == v1::REQUEST_STATE_QUEUED;
-      }
+      const bool stands = other.live() || other.blocks();
+      if (stands && other.lane() == request.lane() && other.place < request.place) return false;
     }
-    return false;
+    return request.state == v1::REQUEST_STATE_QUEUED;
   }
 
   // Goes before the other, if both are ready: by priority, then by age. (The runs are too short for
@@ -124,7 +134,7 @@ class Model {
     if (a.envelope.priority() != b.envelope.priority()) {
       return a.envelope.priority() > b.envelope.priority();
     }
-    return a.index < b.index;
+    return a.place < b.place;
   }
 
   bool binds(const ModelRequest& request, TimeMs now_ms, const Limits& limits) const {
@@ -141,7 +151,6 @@ class Model {
   Answer submit(const v1::Envelope& envelope, const Terms& terms, TimeMs now_ms,
                 const Limits& limits) {
     now_ms = std::max(now_ms, last_ms);
-    std::size_t live = 0, bytes = envelope.data().size(), lane = 0;
     for (const ModelRequest& request : requests) {
       if (binds(request, now_ms, limits) && request.envelope.tenant() == envelope.tenant() &&
           request.envelope.idempotencykey() == envelope.idempotencykey()) {
@@ -151,25 +160,12 @@ class Model {
         if (request.erased) return {true, Code::kGone, ""};
         return {false, Code::kInternal, request.id};
       }
-      if (!request.live()) continue;
-      ++live;
-      bytes += request.envelope.data().size();
-      lane += request.envelope.tenant() == envelope.tenant() &&
-              request.envelope.partitionkey() == envelope.partitionkey();
     }
-    const bool has_lane = !envelope.partitionkey().empty();
     if (terms.choices < 1 || terms.choices > kChoicesMax) return {true, Code::kInvalidArgument, ""};
     if (envelope.expirytime_ms() != 0 && envelope.expirytime_ms() <= now_ms) {
       return {true, Code::kExpired, ""};
     }
-    const std::size_t sixteenth = envelope.priority() > 0 ? 0 : limits.live_requests_max / 16;
-    const std::uint64_t sixteenth_bytes = envelope.priority() > 0 ? 0 : limits.live_bytes_max / 16;
-    if (live >= limits.live_requests_max - sixteenth ||
-        bytes > limits.live_bytes_max - sixteenth_bytes) {
-      return {true, Code::kQueueFull, ""};
-    }
-    if (has_lane && terms.locked && lane > 0) return {true, Code::kConversationLocked, ""};
-    if (has_lane && lane >= limits.lane_requests_max) return {true, Code::kQueueFull, ""};
+    if (const Answer full = room(envelope, terms.locked, limits); full.refused) return full;
     record(now_ms);
     ModelRequest request;
     request.envelope = envelope;
@@ -177,8 +173,75 @@ class Model {
     request.stream_usage = terms.stream_usage;
     request.choices = terms.choices;
     request.accepted_ms = last_ms;
-    request.index = request.stored = index;
+    request.index = request.stored = request.place = index;
+    request.block_on_dead = terms.block_on_dead && !envelope.partitionkey().empty();
+    request.compose = terms.compose;
     requests.push_back(request);
+    return {};
+  }
+
+  // What blocks a lane takes room like what is live.
+  Answer room(const v1::Envelope& envelope, bool locked, const Limits& limits) const {
+    std::size_t live = 0, bytes = envelope.data().size(), lane = 0;
+    for (const ModelRequest& request : requests) {
+      if (!request.live() && !request.blocks()) continue;
+      ++live;
+      bytes += request.envelope.data().size();
+      lane += request.envelope.tenant() == envelope.tenant() &&
+              request.envelope.partitionkey() == envelope.partitionkey();
+    }
+    const std::size_t sixteenth = envelope.priority() > 0 ? 0 : limits.live_requests_max / 16;
+    const std::uint64_t sixteenth_bytes = envelope.priority() > 0 ? 0 : limits.live_bytes_max / 16;
+    if (live >= limits.live_requests_max - sixteenth ||
+        bytes > limits.live_bytes_max - sixteenth_bytes) {
+      return {true, Code::kQueueFull, ""};
+    }
+    if (envelope.partitionkey().empty()) return {};
+    if (locked && lane > 0) return {true, Code::kConversationLocked, ""};
+    if (lane >= limits.lane_requests_max) return {true, Code::kQueueFull, ""};
+    return {};
+  }
+
+  // What requeueing must answer; `duplicate` is the request that was made of it before.
+  Answer requeue(const std::string& id, const std::string& new_id, TimeMs now_ms,
+                 const Limits& limits) {
+    ModelRequest& letter = *by_id(id);
+    if (letter.state != v1::REQUEST_STATE_DEAD) return {true, Code::kConflict, ""};
+    if (!letter.requeued_as.empty()) return {false, Code::kInternal, letter.requeued_as};
+    if (letter.discarded || letter.compose) return {true, Code::kConflict, ""};
+    if (!letter.blocks()) {
+      if (const Answer full = room(letter.envelope, false, limits); full.refused) return full;
+    }
+    record(now_ms);
+    ModelRequest request;
+    request.envelope = letter.envelope;
+    request.envelope.clear_idempotencykey();
+    if (letter.envelope.expirytime_ms() != 0) {
+      const TimeMs given_ms = letter.envelope.expirytime_ms() - letter.accepted_ms;
+      request.envelope.set_expirytime_ms(last_ms + given_ms);
+    }
+    request.id = new_id;
+    request.stream_usage = letter.stream_usage;
+    request.choices = letter.choices;
+    request.accepted_ms = last_ms;
+    request.index = request.stored = index;
+    request.place = letter.blocks() ? letter.place : index;
+    request.block_on_dead = letter.block_on_dead;
+    request.requeue_of = letter.id;
+    letter.requeued_as = new_id;
+    requests.push_back(request);
+    return {};
+  }
+
+  // kConflict, or done.
+  Answer discard(ModelRequest& letter, TimeMs now_ms) {
+    if (letter.state != v1::REQUEST_STATE_DEAD || !letter.requeued_as.empty()) {
+      return {true, Code::kConflict, ""};
+    }
+    if (letter.letter()) {
+      record(now_ms);
+      letter.discarded = true;
+    }
     return {};
   }
 
@@ -305,7 +368,7 @@ class Model {
   void forget(TimeMs now_ms, std::uint64_t below, const Limits& limits) {
     const std::size_t before = requests.size();
     std::erase_if(requests, [&](const ModelRequest& request) {
-      if (request.live() || binds(request, now_ms, limits)) return false;
+      if (request.live() || request.blocks() || binds(request, now_ms, limits)) return false;
       if (now_ms < request.ended_ms + limits.retain_ms && request.stored >= below) return false;
       forgotten_until_ms = std::max(forgotten_until_ms, request.accepted_ms);
       return true;

@@ -1,6 +1,8 @@
 // Makes long valid logs by doing random things to a ledger.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include "ledger/testing.h"
 
 namespace waystation::ledger::testing {
@@ -20,7 +22,7 @@ class RandomLog {
   void step() {
     now_ms_ += static_cast<TimeMs>(random_.below(20));
     Proposal out;
-    switch (random_.below(16)) {
+    switch (random_.below(17)) {
       case 0:
       case 1:
       case 2:
@@ -55,6 +57,9 @@ class RandomLog {
       case 11:
         carry(out);
         break;
+      case 12:
+        if (random_.one_in(2)) deal_with_letter(out);
+        break;
       default:
         output(random_.below(8), out);
         break;
@@ -66,10 +71,14 @@ class RandomLog {
   void drain() {
     for (int round = 0; round < 10'000 && !ledger_.live().empty(); ++round) {
       Proposal out;
+      release_lanes(out);
       lease(out);
       output(0, out);
       take(out);
     }
+    Proposal out;
+    release_lanes(out);
+    take(out);
   }
 
  private:
@@ -93,7 +102,8 @@ class RandomLog {
                       .stream_usage = random_.one_in(2),
                       .choices = 1 + static_cast<std::uint32_t>(random_.below(3)),
                       .compose = random_.one_in(4),
-                      .locked = random_.one_in(6)};
+                      .locked = random_.one_in(6),
+                      .block_on_dead = random_.one_in(2)};
     (void)ledger_.submit(envelope, terms, now_ms_, out);
   }
 
@@ -107,6 +117,27 @@ class RandomLog {
     ledger_.lease(*ledger_.order().next(random_.pick(models)), runner, now_ms_, out);
   }
 
+  void release_lanes(Proposal& out) {
+    for (const RequestId id : ledger_.blocking()) {
+      EXPECT_TRUE(ledger_.discard(id, now_ms_, out));
+    }
+  }
+
+  void deal_with_letter(Proposal& out) {
+    const auto letters = ledger_.dead_letters("acme", std::nullopt, 20);
+    if (letters->empty()) return;
+    const Request& letter = *random_.pick(*letters);
+    if (random_.one_in(3)) {
+      (void)ledger_.discard(letter.id, now_ms_, out);
+      return;
+    }
+    v1::Envelope envelope = make_envelope(0, now_ms_, letter.conversation, letter.tenant);
+    envelope.set_model(letter.model);
+    envelope.set_priority(letter.priority);
+    const RequestId new_id = RequestId::make(now_ms_, 0, ++number_);
+    (void)ledger_.requeue(letter.id, std::move(envelope), new_id, now_ms_, out);
+  }
+
   void carry(Proposal& out) {
     std::vector<const v1::RequestSnapshot*> all;
     const v1::LedgerSnapshot snapshot = ledger_.snapshot();
@@ -115,7 +146,7 @@ class RandomLog {
     const v1::RequestSnapshot& request = *random_.pick(all);
     if (request.event_count() > 1'000'000) return;  // a damaged checkpoint says so
     std::vector<v1::Event> events(request.event_count());
-    ledger_.carry(*RequestId::from_bytes(request.id()), events, now_ms_, out);
+    ledger_.carry(*RequestId::from_bytes(request.id()), events, std::nullopt, now_ms_, out);
   }
 
   // Of a random running request. `kind` 0: the finish of a choice.

@@ -3,7 +3,8 @@
 //                 lease                    finish
 //   accept ▶ QUEUED ─────▶ RUNNING ──────────────▶ COMPLETED
 //              ▲  │            │ ├─ final failure ▶ FAILED
-//              │  │            │ └─ 3 lost tries ─▶ DEAD
+//              │  │            │ └─ 3 lost tries ─▶ DEAD: a dead letter, until its owner requeues it
+//              │  │            │                    (as a new request), discards it or erases it
 //              │  └─────┬──────┘
 //   worker lost, server │ restarted: back to the head of its lane, next attempt
 //                       └─ cancel ▶ CANCELLED, deadline ▶ EXPIRED (from both)
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,9 +58,13 @@ struct Request {
   bool detached = false;
   bool stream_usage = false;
   bool compose = false;
+  bool block_on_dead = false;                      // only with a conversation
+  std::optional<RequestId> requeue_of;             // the dead letter that it was made of
   TimeMs expiry_ms = 0;                            // 0 = none
   std::shared_ptr<const v1::Envelope> envelope;    // live requests only
-  LogIndex accepted_index;                         // place in the order of lanes
+  std::uint64_t data_bytes = 0;                    // of its data; live ones, and what blocks a lane
+  LogIndex accepted_index;
+  LogIndex place;                                  // in its lane and in the order of lanes
   LogIndex stored_index;                           // the oldest record that is still needed
   TimeMs accepted_ms = 0;
 
@@ -81,17 +87,32 @@ struct Request {
   std::string finish_reason;  // of the first choice, once all have finished
   v1::Failure failure;
   v1::Usage usage;
+  bool discarded = false;                 // a dead letter
+  std::optional<RequestId> requeued_as;   // a dead letter
   bool erased =
       false;  // its content was deleted: nothing above but its names, its key and its times
 
   bool live() const {
     return state == v1::REQUEST_STATE_QUEUED || state == v1::REQUEST_STATE_RUNNING;
   }
+  // Dead, and nobody has dealt with it.
+  bool open_letter() const {
+    return state == v1::REQUEST_STATE_DEAD && !discarded && !requeued_as && !erased;
+  }
+  // Nothing of its lane runs, although it has ended. It keeps its place there, and its room.
+  bool blocks_lane() const { return block_on_dead && open_letter(); }
   bool all_finished() const;
   bool begun() const;
   // The ids are there of all that it has brought: an upstream's text has none.
   bool holds_ids() const;
 };
+
+// The key of its lane. One without a conversation is a lane of its own, named by its id (which holds
+// no NUL).
+inline std::string lane_of(const Request& request) {
+  return request.conversation.empty() ? request.id.to_string()
+                                      : request.tenant + '\0' + request.conversation;
+}
 
 inline bool Request::all_finished() const {
   return !choices.empty() && std::all_of(choices.begin(), choices.end(), [](const Choice& choice) {

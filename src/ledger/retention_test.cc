@@ -264,8 +264,8 @@ TEST_F(RetentionTest, CarryingMovesARequestToTheTail) {
   EXPECT_EQ(ledger->stored_below(get(c).stored_index, 1), (std::vector{a}));
   std::vector<v1::Event> events;
   for (const v1::Event& event : out.records.back().appended().events()) events.push_back(event);
-  ledger->carry(a, events, now, out);
-  ledger->carry(b, {}, now, out);
+  ledger->carry(a, events, std::nullopt, now, out);
+  ledger->carry(b, {}, std::nullopt, now, out);
   const v1::Carried& carried = out.records[out.records.size() - 2].carried();
   EXPECT_EQ(carried.events_size(), 2);
   EXPECT_EQ(carried.request(), a.to_bytes());

@@ -34,6 +34,8 @@ std::optional<RequestId> subject_of(const v1::Record& record) {
       return RequestId::from_bytes(record.carried().request());
     case v1::Record::kErased:
       return RequestId::from_bytes(record.erased().request());
+    case v1::Record::kDiscarded:
+      return RequestId::from_bytes(record.discarded().request());
     default:
       return std::nullopt;
   }
@@ -69,6 +71,7 @@ void fail_in_snapshot(v1::RequestSnapshot& request, TimeMs now_ms) {
   request.clear_usage();
   request.clear_worker();
   request.clear_has_token_in_attempt();
+  request.clear_data_bytes();
   // It is no answer to give again.
   request.mutable_accepted()->mutable_envelope()->clear_cachekey();
   *request.mutable_failure() = lost_failure();
@@ -99,6 +102,7 @@ void Salvage::hole(std::uint64_t records) {
   for (const RequestId id : ledger_->live()) {
     doubtful_[id] = doubtful_[id] || ledger_->find(id)->state == v1::REQUEST_STATE_RUNNING;
   }
+  for (const RequestId id : ledger_->blocking()) doubtful_blocks_.insert(id);
 }
 
 Status Salvage::write(v1::Record record) {
@@ -128,6 +132,13 @@ Status Salvage::give_up(RequestId id, const std::string& why) {
   return write(std::move(record));
 }
 
+// What was done with a letter that blocked its lane is lost.
+Status Salvage::discard(RequestId id) {
+  v1::Record record;
+  record.mutable_discarded()->set_request(id.to_bytes());
+  return write(std::move(record));
+}
+
 // An end that doesn't agree with what is there of the request.
 bool Salvage::contradicts(const v1::Settled& settled) const {
   const auto id = RequestId::from_bytes(settled.request());
@@ -135,6 +146,61 @@ bool Salvage::contradicts(const v1::Settled& settled) const {
   if (request == nullptr || !request->live() || !doubtful_.contains(*id)) return false;
   if (settled.state() == v1::REQUEST_STATE_COMPLETED) return !request->all_finished();
   return settled.usage().SerializeAsString() != request->usage.SerializeAsString();
+}
+
+// A lane runs one request at a time: those before this one had ended, and what blocked it was dealt
+// with.
+Status Salvage::clear_the_lane(const Request& request) {
+  for (const Request* before : ledger_->ahead_of(request)) {
+    const RequestId id = before->id;
+    if (before->live()) {
+      if (!doubtful_.contains(id)) return {};
+      if (Status given_up = give_up(id, "its end is lost"); !given_up) return given_up;
+      continue;
+    }
+    if (!doubtful_blocks_.contains(id)) return {};
+    if (Status discarded = discard(id); !discarded) return discarded;
+  }
+  return {};
+}
+
+Status Salvage::prove_dead(const std::string& id_bytes) {
+  const auto id = RequestId::from_bytes(id_bytes);
+  const Request* request = id ? ledger_->find(*id) : nullptr;
+  if (request == nullptr || !request->live() || !doubtful_.contains(*id)) return {};
+  if (request->all_finished()) return give_up(*id, "its end is lost");
+  if (Status cleared = clear_the_lane(*request); !cleared) return cleared;
+  v1::Record record;
+  v1::Settled& settled = *record.mutable_settled();
+  settled.set_request(id_bytes);
+  settled.set_state(v1::REQUEST_STATE_DEAD);
+  settled.mutable_failure()->set_code(std::string(code_name(Code::kDead)));
+  settled.mutable_failure()->set_message("gave up after failed attempts; the last one is lost");
+  *settled.mutable_usage() = request->usage;
+  doubtful_.erase(*id);
+  return write(std::move(record));
+}
+
+// A letter that blocked its lane had nothing running beside it.
+Status Salvage::take_requeued(v1::Record record) {
+  v1::Accepted& accepted = *record.mutable_accepted();
+  if (Status proven = prove_dead(accepted.requeue_of()); !proven) return proven;
+  const auto id = RequestId::from_bytes(accepted.requeue_of());
+  const Request* letter = id ? ledger_->find(*id) : nullptr;
+  const bool fits = letter != nullptr && letter->open_letter() &&
+                    letter->blocks_lane() == accepted.first_in_lane();
+  if (fits) return take_fitting(record);
+  accepted.clear_requeue_of();
+  const auto doubtful = doubtful_;
+  for (const auto& [other_id, ran] : doubtful) {
+    const Request& other = *ledger_->find(other_id);
+    const bool beside = accepted.first_in_lane() && other.state == v1::REQUEST_STATE_RUNNING &&
+                        other.tenant == accepted.envelope().tenant() &&
+                        other.conversation == accepted.envelope().partitionkey();
+    if (!beside) continue;
+    if (Status given_up = give_up(other_id, "its end is lost"); !given_up) return given_up;
+  }
+  return take_fitting(record);
 }
 
 Status Salvage::clear_the_way(const v1::Record& record) {
@@ -148,11 +214,7 @@ Status Salvage::clear_the_way(const v1::Record& record) {
     return give_up(*id, "a part of its answer is lost");
   }
   if (!record.has_leased()) return {};
-  // A lane runs one request at a time: those before this one had ended.
-  for (const Request* before : ledger_->ahead_of(*request)) {
-    if (!doubtful_.contains(before->id)) return {};
-    if (Status given_up = give_up(before->id, "its end is lost"); !given_up) return given_up;
-  }
+  if (Status cleared = clear_the_lane(*request); !cleared) return cleared;
   if (request->state == v1::REQUEST_STATE_RUNNING && doubtful_.contains(*id) &&
       record.leased().attempt() == request->attempt + 1) {
     v1::Record ended;
@@ -200,6 +262,9 @@ Status Salvage::take_forgotten(const v1::Record& record) {
     if (request != nullptr && request->live()) {
       if (Status given_up = give_up(*id, "its end is lost"); !given_up) return given_up;
     }
+    if (request != nullptr && request->blocks_lane()) {
+      if (Status discarded = discard(*id); !discarded) return discarded;
+    }
     if (request != nullptr) known.mutable_forgotten()->add_requests(raw);
     if (id) affected_.erase(*id);
   }
@@ -209,6 +274,14 @@ Status Salvage::take_forgotten(const v1::Record& record) {
 
 Status Salvage::take(const v1::Record& record) {
   if (record.has_forgotten()) return take_forgotten(record);
+  if (!record.accepted().requeue_of().empty()) return take_requeued(record);
+  if (record.has_discarded()) {
+    if (Status proven = prove_dead(record.discarded().request()); !proven) return proven;
+  }
+  return take_fitting(record);
+}
+
+Status Salvage::take_fitting(const v1::Record& record) {
   if (Status cleared = clear_the_way(record); !cleared) return cleared;
   const LogIndex index{ledger_->index().value + 1};
   if (!ledger_->apply(record, index)) return drop(record);

@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -60,10 +61,17 @@ class Salvage {
 
   // Makes room for a record that proves that something before it is missing.
   Status clear_the_way(const v1::Record& record);
+  Status clear_the_lane(const Request& request);
+  // A request that was made of a dead letter; alone, where that is lost.
+  Status take_requeued(v1::Record record);
+  Status take_fitting(const v1::Record& record);
+  // What was done with it proves that a live request had died.
+  Status prove_dead(const std::string& id_bytes);
   bool contradicts(const v1::Settled& settled) const;
   Status write(v1::Record record);
   // Ends a live request about which something is missing.
   Status give_up(RequestId id, const std::string& why);
+  Status discard(RequestId id);
   Status drop(const v1::Record& record);
   void note_proof(const v1::Record& record);
   Status take_forgotten(const v1::Record& record);
@@ -73,6 +81,7 @@ class Salvage {
   std::unique_ptr<Ledger> ledger_;
   // Live, and there was a hole since the last record that proved it whole. True: it ran then.
   std::map<RequestId, bool> doubtful_;
+  std::set<RequestId> doubtful_blocks_;  // what blocked a lane at a hole
   TimeMs time_ms_ = 0;
   std::map<RequestId, Affected> affected_;
   std::uint64_t records_missing_ = 0;

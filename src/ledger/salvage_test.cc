@@ -209,10 +209,79 @@ TEST_F(SalvageTest, ACheckpointsRequestWithoutItsEventsHasFailed) {
   EXPECT_EQ(salvaged.find(2)->state, v1::REQUEST_STATE_COMPLETED);
 }
 
+// ---- Dead letters: a lane with a letter, and two that wait behind it
+
+class SalvageLettersTest : public SalvageTest {
+ protected:
+  SalvageLettersTest() {
+    for (std::uint64_t number = 1; number <= 3; ++number) {
+      const auto accepted = ledger_.submit(make_envelope(number, kStartMs, "talk"),
+                                           {.block_on_dead = true}, kStartMs, out_);
+      EXPECT_TRUE(accepted);
+      ids_.push_back(accepted->id);
+    }
+    while (ledger_.find(ids_[0])->live()) {
+      lease(ids_[0]);
+      died_ = here() + 1;
+      ledger_.worker_lost(kWorker, "killed", kStartMs, out_);
+    }
+  }
+  void requeue() {
+    dealt_with_ = here();
+    const RequestId id = *RequestId::parse(make_envelope(4, kStartMs).id());
+    EXPECT_TRUE(ledger_.requeue(ids_[0], make_envelope(1, kStartMs, "talk"), id, kStartMs, out_));
+    run(id);
+  }
+  void run(RequestId id) {
+    lease(id);
+    output(id, 1, true);
+  }
+  bool completed(const Salvaged& salvaged, std::uint64_t number) {
+    const Request* request = salvaged.find(number);
+    return request != nullptr && request->state == v1::REQUEST_STATE_COMPLETED;
+  }
+
+  std::vector<RequestId> ids_;
+  std::size_t died_ = 0;        // the record of its end
+  std::size_t dealt_with_ = 0;  // the record of what was done with it
+};
+
+TEST_F(SalvageLettersTest, ALaneThatWentOnHadBeenReleased) {
+  EXPECT_TRUE(ledger_.discard(ids_[0], kStartMs, out_));
+  dealt_with_ = here() - 1;
+  run(ids_[1]);
+  Salvaged salvaged;
+  salvaged.take_all(out_.records, {dealt_with_});
+  EXPECT_TRUE(salvaged.find(1)->discarded);
+  EXPECT_TRUE(completed(salvaged, 2));
+  EXPECT_EQ(salvaged.find(3)->state, v1::REQUEST_STATE_QUEUED);
+}
+
+TEST_F(SalvageLettersTest, WhatIsLostOfItsDeathIsProvenByWhatWasMadeOfIt) {
+  requeue();
+  Salvaged salvaged;
+  salvaged.take_all(out_.records, {died_});
+  EXPECT_EQ(salvaged.find(1)->state, v1::REQUEST_STATE_DEAD);
+  EXPECT_EQ(salvaged.find(1)->requeued_as, salvaged.find(4)->id);
+  EXPECT_TRUE(completed(salvaged, 4));
+  EXPECT_EQ(salvaged.find(2)->state, v1::REQUEST_STATE_QUEUED);
+}
+
+TEST_F(SalvageLettersTest, WhatWasMadeOfAnUnknownLetterStillComesFirst) {
+  requeue();
+  Salvaged salvaged;
+  salvaged.take_all(out_.records, {1});  // its acceptance
+  EXPECT_EQ(salvaged.find(1), nullptr);
+  EXPECT_TRUE(completed(salvaged, 4));
+  EXPECT_EQ(salvaged.find(2)->state, v1::REQUEST_STATE_QUEUED);
+  EXPECT_EQ(salvaged.find(3)->state, v1::REQUEST_STATE_QUEUED);
+}
+
 bool names(const v1::Record& record, const std::string& id) {
   switch (record.body_case()) {
     case v1::Record::kAccepted:
-      return RequestId::parse(record.accepted().envelope().id())->to_bytes() == id;
+      return RequestId::parse(record.accepted().envelope().id())->to_bytes() == id ||
+             record.accepted().requeue_of() == id;
     case v1::Record::kLeased:
       return record.leased().request() == id;
     case v1::Record::kAppended:
@@ -225,6 +294,8 @@ bool names(const v1::Record& record, const std::string& id) {
       return record.carried().request() == id;
     case v1::Record::kErased:
       return record.erased().request() == id;
+    case v1::Record::kDiscarded:
+      return record.discarded().request() == id;
     case v1::Record::kForgotten:
       return std::ranges::count(record.forgotten().requests(), id) > 0;
     default:

@@ -1,5 +1,6 @@
 // The ledger's state as one message, for checkpoints.
 #include <algorithm>
+#include <map>
 
 #include "base/check.h"
 #include "ledger/ledger.h"
@@ -45,6 +46,8 @@ void write_request(const Request& request, v1::RequestSnapshot& out) {
   accepted.set_stream_usage(request.stream_usage);
   accepted.set_choices(request.choice_count);
   accepted.set_compose(request.compose);
+  accepted.set_block_on_dead(request.block_on_dead);
+  if (request.requeue_of) accepted.set_requeue_of(request.requeue_of->to_bytes());
   out.set_accepted_index(request.accepted_index.value);
   out.set_stored_index(request.stored_index.value);
   out.set_accepted_ms(request.accepted_ms);
@@ -69,6 +72,10 @@ void write_request(const Request& request, v1::RequestSnapshot& out) {
   *out.mutable_usage() = request.usage;
   for (const v1::Attempt& attempt : request.attempts) *out.add_attempts() = attempt;
   out.set_erased(request.erased);
+  if (request.place != request.accepted_index) out.set_place(request.place.value);
+  out.set_discarded(request.discarded);
+  if (request.requeued_as) out.set_requeued_as(request.requeued_as->to_bytes());
+  if (request.blocks_lane()) out.set_data_bytes(request.data_bytes);
   out.set_worker(request.worker.value);
   out.set_has_token_in_attempt(request.token_in_attempt);
 }
@@ -92,11 +99,18 @@ std::unique_ptr<Request> read_request(const v1::RequestSnapshot& in) {
   request->stream_usage = in.accepted().stream_usage();
   request->choice_count = std::max(in.accepted().choices(), 1U);
   request->compose = in.accepted().compose();
+  request->block_on_dead = in.accepted().block_on_dead() && !request->conversation.empty();
+  request->requeue_of = RequestId::from_bytes(in.accepted().requeue_of());
   request->accepted_index = LogIndex{in.accepted_index()};
+  request->place = LogIndex{in.place() == 0 ? in.accepted_index() : in.place()};
   request->stored_index = LogIndex{in.stored_index()};
   request->accepted_ms = in.accepted_ms();
   request->state = in.state();
-  if (request->live()) request->envelope = std::make_shared<const v1::Envelope>(envelope);
+  request->data_bytes = in.data_bytes();
+  if (request->live()) {
+    request->envelope = std::make_shared<const v1::Envelope>(envelope);
+    request->data_bytes = envelope.data().size();
+  }
   request->attempt = in.attempt();
   request->failed_attempts = in.failed_attempts();
   request->token_in_attempt = in.has_token_in_attempt();
@@ -122,6 +136,8 @@ std::unique_ptr<Request> read_request(const v1::RequestSnapshot& in) {
   request->failure = in.failure();
   request->usage = in.usage();
   request->erased = in.erased();
+  request->discarded = in.discarded();
+  request->requeued_as = RequestId::from_bytes(in.requeued_as());
   return request;
 }
 
@@ -131,6 +147,7 @@ bool is_sound(const Request& request, LogIndex last, TimeMs last_ms) {
   if (!within(v1::REQUEST_STATE_QUEUED, request.state, v1::REQUEST_STATE_DEAD)) return false;
   if (!within(LogIndex{1}, request.accepted_index, last)) return false;
   if (!within(request.accepted_index, request.stored_index, last)) return false;
+  if (!within(LogIndex{1}, request.place, request.accepted_index)) return false;
   if (!within(TimeMs{0}, request.accepted_ms, last_ms)) return false;
   if (!within(TimeMs{0}, request.ended_ms, last_ms)) return false;
   if (request.live() && RequestId::parse(request.envelope->id()) != request.id) return false;
@@ -197,6 +214,7 @@ Status Ledger::restore(const v1::LedgerSnapshot& in) {
   last_time_ms_ = in.last_time_ms();
   forgotten_until_ms_ = in.forgotten_until_ms();
   LogIndex accepted_before;
+  std::map<LogIndex, std::string> places;  // that are taken, by which lane
   for (const v1::RequestSnapshot& entry : in.requests()) {
     auto request = read_request(entry);
     if (!request || !is_sound(*request, index_, last_time_ms_)) {
@@ -207,16 +225,27 @@ Status Ledger::restore(const v1::LedgerSnapshot& in) {
       return unreadable("two of its requests are the same or in the wrong order");
     }
     accepted_before = request->accepted_index;
+    if (request->live() || request->blocks_lane()) {
+      const std::string lane = lane_of(*request);
+      if (places.emplace(request->place, lane).first->second != lane) {
+        return unreadable("two of its lanes have one place");
+      }
+    }
     Request& kept = insert(std::move(request));
     if (!kept.live()) continue;
     join_lane(kept);
     if (kept.state == v1::REQUEST_STATE_QUEUED) {
       queued_.emplace(kept.accepted_index, &kept);
-    } else if (lanes_.at(kept.lane).requests.front() != &kept) {
-      return unreadable("a request runs that isn't the first of its lane");
     } else {
       running_[kept.worker].insert(kept.id);
       ++running_count_;
+    }
+  }
+  for (const auto& [worker, ids] : running_) {
+    for (const RequestId id : ids) {
+      const Request* request = requests_.at(id).get();
+      if (lanes_.at(request->lane).requests.front() == request) continue;
+      return unreadable("a request runs that isn't the first of its lane");
     }
   }
   return {};

@@ -88,7 +88,8 @@ inline void count_usage(const v1::Event& event, v1::Usage& usage) {
 }
 
 // Reads a log by itself, without a ledger, and says what is wrong with it ("" = nothing): lanes in
-// order with one in flight, attempts and events without gaps, one terminal record each.
+// order with one in flight and none in a blocked one, dead letters dealt with once, attempts and
+// events without gaps, one terminal record each.
 class Audit {
  public:
   struct Entry {
@@ -101,6 +102,11 @@ class Audit {
     v1::RequestState state = v1::REQUEST_STATE_QUEUED;
     std::vector<v1::Event> events;
     std::vector<bool> finished;  // by choice
+    bool block_on_dead = false;
+    bool dealt_with = false;  // a dead letter: requeued, discarded or erased
+    bool blocks() const {
+      return state == v1::REQUEST_STATE_DEAD && block_on_dead && !dealt_with;
+    }
     bool all_finished() const {
       return std::find(finished.begin(), finished.end(), false) == finished.end();
     }
@@ -123,7 +129,15 @@ class Audit {
         return settled(record.settled());
       case v1::Record::kErased:
         entries[record.erased().request()].events.clear();
+        entries[record.erased().request()].dealt_with = true;
         return entries[record.erased().request()].ends == 1 ? "" : "an erasure of what is live";
+      case v1::Record::kDiscarded:
+        return dealt_with(record.discarded().request());
+      case v1::Record::kForgotten:
+        for (const std::string& id : record.forgotten().requests()) {
+          if (entries[id].blocks()) return "forgetting what blocks a lane";
+        }
+        return "";
       default:
         return "";
     }
@@ -148,7 +162,7 @@ class Audit {
   }
 
   std::map<std::string, Entry> entries;                   // by id bytes
-  std::map<std::string, std::vector<std::string>> lanes;  // all their requests, by acceptance
+  std::map<std::string, std::vector<std::string>> lanes;  // all their requests, in order
 
  private:
   std::string accepted(const v1::Accepted& body) {
@@ -160,7 +174,26 @@ class Audit {
     entry.lane = body.envelope().partitionkey().empty()
                      ? id->to_string()
                      : body.envelope().tenant() + "/" + body.envelope().partitionkey();
-    lanes[entry.lane].push_back(id->to_bytes());
+    entry.block_on_dead = body.block_on_dead();
+    auto& lane = lanes[entry.lane];
+    auto place = body.first_in_lane() ? lane.begin() : lane.end();
+    if (!body.requeue_of().empty()) {
+      const Entry& letter = entries[body.requeue_of()];
+      if (letter.lane != entry.lane && !body.envelope().partitionkey().empty()) {
+        return "a dead letter requeued in another lane";
+      }
+      if (letter.blocks()) place = std::find(lane.begin(), lane.end(), body.requeue_of());
+      if (const std::string fault = dealt_with(body.requeue_of()); !fault.empty()) return fault;
+    }
+    lane.insert(place, id->to_bytes());
+    return "";
+  }
+
+  std::string dealt_with(const std::string& id) {
+    Entry& letter = entries[id];
+    if (letter.state != v1::REQUEST_STATE_DEAD) return "requeueing or discarding what isn't dead";
+    if (letter.dealt_with) return "a dead letter that was dealt with twice";
+    letter.dealt_with = true;
     return "";
   }
 
@@ -171,6 +204,7 @@ class Audit {
     for (const std::string& other : lanes[entry.lane]) {
       if (other == body.request()) break;
       if (entries[other].ends == 0) return "a lease out of the lane's order";
+      if (entries[other].blocks()) return "a lease in a blocked lane";
     }
     entry.attempt = body.attempt();
     entry.running = true;

@@ -19,6 +19,7 @@ API = "src/broker/api.cc"
 JOURNAL = "src/journal/file_journal.cc"
 LEDGER = "src/ledger/ledger.cc"
 APPLY = "src/ledger/apply.cc"
+LETTERS = "src/ledger/dead_letters.cc"
 SESSION = "src/link/server_session.cc"
 
 MUTANTS = (
@@ -57,22 +58,28 @@ MUTANTS = (
         (LEDGER, "if (envelope.idempotencykey().empty()) return std::optional<Accepted>();",
          "return std::optional<Accepted>();"),)),
     Mutant("key-forgotten-early", "a request is forgotten while its key binds", (
-        (LEDGER, "    if (!key_binds(*requests_.at(id), now_ms)) forgotten.add_requests(id.to_bytes());",
-         "    forgotten.add_requests(id.to_bytes());"),
+        (LEDGER, "if (!key_binds(request, now_ms) && !request.blocks_lane()) {",
+         "if (!request.blocks_lane()) {"),
         (LEDGER, "!taken_above && !key_binds(*request, now_ms)", "!taken_above"))),
     Mutant("no-lane-guard", "requests of one conversation run side by side", (
-        (APPLY, "  if (lane.requests.front() == &request && request.state == v1::REQUEST_STATE_QUEUED) {",
-         "  if (request.state == v1::REQUEST_STATE_QUEUED) {"),
+        (APPLY, "      order_->remove(head_of(**at));\n    }\n"
+                "    if (request.state == v1::REQUEST_STATE_QUEUED) order_->add(head_of(request));\n  }\n",
+         "    }\n  }\n"
+         "  if (request.state == v1::REQUEST_STATE_QUEUED) order_->add(head_of(request));\n"),
         (APPLY, "      lanes_.at(request.lane).requests.front() != &request) {", "      false) {"),
-        (APPLY, "    if (!requests.empty()) order_->add(head_of(*requests.front()));\n", ""),
+        (APPLY, "      order_->add(head_of(*requests.front()));\n", ""),
         (APPLY, "    requests.erase(std::find(requests.begin(), requests.end(), &request));",
          "    if (request.state == v1::REQUEST_STATE_QUEUED) order_->remove(head_of(request));\n"
          "    requests.erase(std::find(requests.begin(), requests.end(), &request));"))),
+    Mutant("blocked-lane-goes-on", "a lane goes on although its dead letter blocks it", (
+        (LETTERS, "  join_lane(request);\n", ""), (LETTERS, "  leave_lane(request);\n", ""))),
+    Mutant("requeued-at-the-end", "what is made of a dead letter doesn't take its place", (
+        (APPLY, "    request->place = first.place;\n", ""),)),
     Mutant("no-resume", "a next attempt starts its answer again", (
         (LEDGER, "  if (request.begun()) {\n    for (const Choice& choice : request.choices) write",
          "  if (false) {\n    for (const Choice& choice : request.choices) write"),)),
     Mutant("no-queue-bound", "the queue takes more than its limit", (
-        (LEDGER, "if (queued_.size() + running_count_ >= limits_.live_requests_max) {",
+        (LEDGER, "if (queued_.size() + running_count_ + blocking_.size() >= room.requests) {",
          "if (false) {"),)),
     Mutant("tenants-mixed", "a request is shown to whoever knows its id", (
         (LEDGER, "if (request != nullptr && request->tenant == tenant) {",

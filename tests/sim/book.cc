@@ -89,6 +89,7 @@ void Book::read(const v1::Record& record, std::uint64_t index) {
       for (const std::string& raw : record.forgotten().requests()) {
         Entry& entry = entry_of(raw);
         if (entry.live()) violated("I1", entry, "was forgotten before it ended");
+        if (entry.blocks()) violated("I5", entry, "was forgotten while it blocked its lane");
         entry.forgotten = index;
         const auto bound = keys_.find({entry.tenant, entry.key});
         if (bound == keys_.end() || bound->second != raw) continue;
@@ -103,7 +104,15 @@ void Book::read(const v1::Record& record, std::uint64_t index) {
     case v1::Record::kErased: {
       Entry& entry = entry_of(record.erased().request());
       if (entry.live()) violated("I1", entry, "was erased before it ended");
+      if (entry.blocks()) leave_lane(entry);
       entry.erased = index;
+      return;
+    }
+    case v1::Record::kDiscarded: {
+      Entry& letter = entry_of(record.discarded().request());
+      i1_dealt_with_once(letter);
+      if (letter.blocks()) leave_lane(letter);
+      letter.discarded = index;
       return;
     }
     case v1::Record::BODY_NOT_SET:
@@ -135,11 +144,41 @@ void Book::on_accepted(const v1::Accepted& accepted, TimeMs now_ms, std::uint64_
   entry.accepted = index;
   entry.next_token.resize(entry.choices);
   entry.finished.resize(entry.choices);
+  entry.data = envelope.data();
+  entry.block_on_dead = accepted.block_on_dead();
+  if (!accepted.requeue_of().empty()) return on_requeued(entry, accepted.requeue_of(), index);
   i6_one_request_a_key(entry);
   i10_bounded(entry);
   ++live_;
   if (!entry.key.empty()) keys_[{entry.tenant, entry.key}] = id->to_bytes();
   if (!entry.lane.empty()) lanes_[entry.lane].push_back(id->to_bytes());
+}
+
+// The new request has the letter's body and lane, and its place if it blocked that.
+void Book::on_requeued(Entry& entry, const std::string& raw, std::uint64_t index) {
+  Entry& letter = entry_of(raw);
+  i1_dealt_with_once(letter);
+  if (entry.data != letter.data || entry.lane != letter.lane || entry.tenant != letter.tenant) {
+    violated("I1", entry, "isn't what the dead " + short_name(letter.id) + " was");
+  }
+  if (!entry.key.empty()) violated("I6", entry, "was requeued with a key");
+  const std::string own = entry.id.to_bytes();
+  if (letter.blocks()) {
+    auto& lane = lanes_[letter.lane];
+    std::replace(lane.begin(), lane.end(), raw, own);  // and so its room
+  } else {
+    i10_bounded(entry);
+    ++live_;
+    if (!entry.lane.empty()) lanes_[entry.lane].push_back(own);
+  }
+  entry.requeue_of = raw;
+  letter.requeued_as = own;
+  letter.requeued = index;
+}
+
+void Book::leave_lane(const Entry& entry) {
+  --live_;
+  if (!entry.lane.empty()) std::erase(lanes_[entry.lane], entry.id.to_bytes());
 }
 
 void Book::on_leased(const v1::Leased& leased) {
@@ -174,8 +213,7 @@ void Book::on_settled(const v1::Settled& settled, std::uint64_t index) {
   entry.settled = settled;
   i1_completed_is_complete(entry);
   i1_dead_after_its_attempts(entry);
-  --live_;
-  if (!entry.lane.empty()) std::erase(lanes_[entry.lane], settled.request());
+  if (!entry.blocks()) leave_lane(entry);
 }
 
 void Book::on_carried(const v1::Carried& carried) {
@@ -204,6 +242,10 @@ void Book::i1_completed_is_complete(const Entry& entry) {
   if (entry.settled.state() == v1::REQUEST_STATE_EXPIRED && !entry.has_deadline) {
     violated("I1", entry, "expired without a deadline");
   }
+}
+
+void Book::i1_dealt_with_once(const Entry& letter) {
+  if (!letter.is_open()) violated("I1", letter, "was dealt with and is no open dead letter");
 }
 
 void Book::i1_dead_after_its_attempts(const Entry& entry) {
@@ -252,7 +294,8 @@ void Book::i4_current_attempt(const Entry& entry, std::uint32_t attempt, const c
 void Book::i5_head_of_its_lane(const Entry& entry) {
   if (entry.lane.empty()) return;
   if (lanes_[entry.lane].front() != entry.id.to_bytes()) {
-    violated("I5", entry, "was started before an earlier one of its lane had ended");
+    violated("I5", entry,
+             "was started before an earlier one of its lane had ended, or was dealt with");
   }
 }
 

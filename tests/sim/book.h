@@ -51,6 +51,18 @@ struct Entry {
   std::uint64_t forgotten = 0;
   std::uint64_t erased = 0;
 
+  // Of dead letters.
+  std::string data;  // its body
+  bool block_on_dead = false;
+  std::string requeue_of;   // raw ids
+  std::string requeued_as;
+  std::uint64_t requeued = 0;
+  std::uint64_t discarded = 0;
+
+  bool is_dead() const { return ended != 0 && settled.state() == v1::REQUEST_STATE_DEAD; }
+  // Nobody has dealt with it.
+  bool is_open() const { return is_dead() && erased == 0 && requeued == 0 && discarded == 0; }
+  bool blocks() const { return is_open() && block_on_dead && !lane.empty(); }
   bool live() const { return ended == 0; }
   // There is nothing more to read.
   bool gone() const { return forgotten != 0 || erased != 0; }
@@ -82,9 +94,12 @@ class Book {
   void on_appended(const v1::Appended& appended, std::uint64_t index);
   void on_settled(const v1::Settled& settled, std::uint64_t index);
   void on_carried(const v1::Carried& carried);
+  void on_requeued(Entry& entry, const std::string& letter, std::uint64_t index);
+  void leave_lane(const Entry& entry);
 
   void i1_one_end(const Entry& entry);
   void i1_completed_is_complete(const Entry& entry);
+  void i1_dealt_with_once(const Entry& letter);
   void i1_dead_after_its_attempts(const Entry& entry);
   void i3_contiguous(const Entry& entry, const v1::Appended& appended);
   void i3_true_text(Entry& entry, const v1::Event& event);
@@ -101,9 +116,9 @@ class Book {
   const std::uint32_t answer_tokens_;
   std::vector<std::string> records_;
   std::map<std::string, Entry> entries_;
-  std::map<std::string, std::vector<std::string>> lanes_;  // raw ids of live ones, by acceptance
+  std::map<std::string, std::vector<std::string>> lanes_;  // raw ids, in order
   std::map<std::pair<std::string, std::string>, std::string> keys_;  // (tenant, key) → raw id
-  std::size_t live_ = 0;
+  std::size_t live_ = 0;  // and what blocks lanes, which takes room as well
   std::uint64_t epoch_ = 0;
 };
 

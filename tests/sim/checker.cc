@@ -236,8 +236,31 @@ void Checker::saw_view(const std::string& tenant, const broker::RequestView& vie
   if (over && entry->settled.state() != view.state) {
     history_.violated("I2", "a view of " + short_name(view.id) + " shows another end");
   }
+  letter_in_view(*entry, view);
   if (after_cancel && !over) {
     history_.violated("I1", short_name(view.id) + " was cancelled and still runs");
+  }
+}
+
+// What a view says of what was done with a dead letter stands in the book.
+void Checker::letter_in_view(const Entry& entry, const broker::RequestView& view) {
+  if (view.discarded) i2_durable(view.id, entry.discarded, "a view's discarding");
+  if (view.requeued_as) i2_durable(view.id, entry.requeued, "a view's requeueing");
+  if (view.requeued_as && view.requeued_as->to_bytes() != entry.requeued_as) {
+    history_.violated("I1", short_name(view.id) + " is shown to be requeued as another request");
+  }
+  if (view.blocks_lane && !(entry.is_dead() && entry.block_on_dead)) {
+    history_.violated("I5", short_name(view.id) + " is shown to block its lane, and can't");
+  }
+}
+
+void Checker::saw_requeued(const std::string& tenant, RequestId letter,
+                           const broker::Submitted& made) {
+  const Entry* entry = known(made.id, "the requeueing");
+  if (entry == nullptr) return;
+  i11_own_tenant(tenant, *entry, "was given to another tenant");
+  if (entry->requeue_of != letter.to_bytes()) {
+    history_.violated("I1", short_name(letter) + " was requeued as a request that isn't its own");
   }
 }
 

@@ -52,12 +52,14 @@ class Checker {
   // `tenant`: who looked.
   void saw_view(const std::string& tenant, const broker::RequestView& view, bool after_cancel);
   void saw_erased(RequestId id);
+  void saw_requeued(const std::string& tenant, RequestId letter, const broker::Submitted& made);
   void saw_no_request(const std::string& tenant, RequestId id, const Error& error);
 
   // The faults have stopped, and there was time enough for everything.
   void at_end();
 
  private:
+  void letter_in_view(const Entry& entry, const broker::RequestView& view);
   void i2_durable(RequestId id, std::uint64_t index, const std::string& what);
   void i2_nothing_lost(std::uint64_t recovered);
   void i2_same_bytes(const journal::Journal& journal, std::uint64_t recovered);

@@ -43,6 +43,7 @@ class Client::Reader final : public JudgingReader {
     if (call == nullptr) return;
     JudgingReader::on_end(ending);
     client_.over(call, "has its answer");
+    if (ending.state == v1::REQUEST_STATE_DEAD) client_.deal_with_letter(call->id);
   }
   void on_interrupted(const Error& error) override {
     const CallPtr call = mine();
@@ -88,9 +89,9 @@ std::string Client::name_of(const Call& call) const {
 }
 
 bool Client::done() const {
-  return calls_left_ == 0 && std::all_of(calls_.begin(), calls_.end(), [](const CallPtr& call) {
-           return call->state == State::kOver;
-         });
+  return calls_left_ == 0 && requeues_ == 0 && plans_ == 0 &&
+         std::all_of(calls_.begin(), calls_.end(),
+                     [](const CallPtr& call) { return call->state == State::kOver; });
 }
 
 std::string Client::waits_for() const {
@@ -155,6 +156,7 @@ Client::CallPtr Client::make_call() {
   call->submission.choices = choices;
   call->submission.compose = in_lane && dice_.percent(20);
   call->submission.locked = in_lane && dice_.percent(10);
+  if (dice_.percent(40)) call->submission.block_on_dead = dice_.percent(75);
   call->asked = {tenant_, envelope.idempotencykey(), envelope.fingerprint(), envelope.cachekey()};
   return call;
 }
@@ -242,6 +244,8 @@ void Client::over(const CallPtr& call, const std::string& how) {
 }
 
 void Client::server_died() {
+  ++connections_;
+  requeues_ = 0;  // who asked again would get the same one; nobody does
   for (const CallPtr& call : calls_) {
     ++call->connection;
     call->reader.reset();
@@ -264,7 +268,7 @@ void Client::server_died() {
 
 void Client::meddle(const CallPtr& call) {
   if (!server_.up() || call->id == RequestId{}) return;
-  switch (dice_.below(7)) {
+  switch (dice_.below(9)) {
     case 0:
       return go_away(call);
     case 1:
@@ -277,6 +281,10 @@ void Client::meddle(const CallPtr& call) {
       return peek(call);
     case 5:
       return dice_.percent(30) ? erase(call) : void();
+    case 6:
+      return requeue(call->id);
+    case 7:
+      return dice_.percent(50) ? discard(call->id) : void();
     default:
       return;
   }
@@ -324,6 +332,71 @@ void Client::peek(const CallPtr& call) {
                                                 call->id, from);
   const Status taken = server_.broker().attach(tenant_, call->id, from, std::move(reader),
                                                [](Result<broker::RequestView>) {});
+  if (taken) server_.poke();
+}
+
+// Now and then it is asked twice at once.
+void Client::requeue(RequestId id) {
+  history_.note("client " + std::to_string(number_) + ": requeues " + short_name(id));
+  for (int times = dice_.percent(20) ? 2 : 1; times > 0; --times) {
+    const Status taken = server_.broker().requeue(
+        tenant_, id, [this, id, connection = connections_](Result<broker::Submitted> made) {
+          if (connection != connections_) return;
+          --requeues_;
+          if (made) return checker_.saw_requeued(tenant_, id, *made);
+          checker_.saw_no_request(tenant_, id, made.error());
+        });
+    if (!taken) return;
+    ++requeues_;
+    server_.poke();
+  }
+}
+
+void Client::discard(RequestId id) {
+  history_.note("client " + std::to_string(number_) + ": discards " + short_name(id));
+  const Status taken =
+      server_.broker().discard(tenant_, id, [this, id](Result<broker::RequestView> view) {
+        if (view) return checker_.saw_view(tenant_, *view, false);
+        checker_.saw_no_request(tenant_, id, view.error());
+      });
+  if (taken) server_.poke();
+}
+
+// Mostly, and after a while: the lane is blocked until then. Sometimes it is dealt with twice.
+void Client::deal_with_letter(RequestId id) {
+  for (int times = dice_.percent(30) ? 2 : 1; times > 0; --times) {
+    if (dice_.percent(20)) continue;
+    ++plans_;
+    scheduler_.after(dice_.between(1, 400) * kMs, kWorldLife,
+                     [this, id, again = dice_.percent(70)] {
+                       --plans_;
+                       if (!server_.up()) return;
+                       again ? requeue(id) : discard(id);
+                     });
+  }
+}
+
+void Client::calm() {
+  calls_left_ = 0;
+  deal_with_letters();
+}
+
+void Client::deal_with_letters() {
+  scheduler_.after(dice_.between(10, 500) * kMs, kWorldLife, [this] { deal_with_letters(); });
+  if (!server_.up()) return;
+  const Status taken = server_.broker().dead_letters(
+      tenant_, std::nullopt, 100, [this](Result<std::vector<broker::RequestView>> letters) {
+        if (!letters) return;
+        for (const broker::RequestView& letter : *letters) {
+          checker_.saw_view(tenant_, letter, false);
+          if (!letter.blocks_lane || !server_.up()) continue;
+          // Not within the broker's turn, which may not be entered again.
+          scheduler_.after(1, kWorldLife, [this, id = letter.id, again = dice_.percent(50)] {
+            if (!server_.up()) return;
+            again ? requeue(id) : discard(id);
+          });
+        }
+      });
   if (taken) server_.poke();
 }
 

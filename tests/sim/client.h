@@ -21,8 +21,9 @@ class Client {
   void start();
   // The connection broke: no answer comes any more, and no stream goes on.
   void server_died();
-  // From now on it makes no new calls, and sees through those it has made.
-  void calm() { calls_left_ = 0; }
+  // From now on it makes no new calls, sees through those it has made, and deals with what blocks
+  // its tenant's lanes.
+  void calm();
   bool done() const;
   // What it still waits for, for people.
   std::string waits_for() const;
@@ -58,6 +59,10 @@ class Client {
   void cancel(const CallPtr& call);
   void erase(const CallPtr& call);
   void peek(const CallPtr& call);
+  void requeue(RequestId id);
+  void discard(RequestId id);
+  void deal_with_letter(RequestId id);
+  void deal_with_letters();
   std::string name_of(const Call& call) const;
 
   Scheduler& scheduler_;
@@ -70,6 +75,9 @@ class Client {
   const int number_;
   const std::string tenant_;
   int calls_left_;
+  int requeues_ = 0;     // that wait for their answer
+  int plans_ = 0;        // letters that it will deal with
+  int connections_ = 0;  // servers that it has lost
   std::vector<CallPtr> calls_;
 };
 

@@ -16,6 +16,11 @@ void draw_system(Plan& plan, Dice& dice) {
   config.link.lease_ms = 400;
   config.expected_models = {"small", "large"};
   if (dice.percent(40)) config.fallbacks["large"] = {"small"};
+  config.block_on_dead = dice.percent(30);
+  if (dice.percent(30)) {  // many dead letters
+    config.limits.attempts_max = static_cast<std::uint32_t>(dice.between(1, 2));
+    plan.engine_failures = static_cast<int>(dice.between(50, 300));
+  }
   config.orphan_wait_ms = dice.between(200, 1500);
   config.inbox_max = 256;
   config.callers_help = dice.percent(50);
@@ -67,7 +72,7 @@ Plan Plan::draw(Dice dice) {
   plan.stale_replays = maybe(6);
   plan.clock_jumps = maybe(2);
   plan.server_stalls = maybe(2);
-  plan.engine_failures = dice.percent(30) ? static_cast<int>(dice.between(5, 200)) : 0;
+  if (dice.percent(30)) plan.engine_failures = static_cast<int>(dice.between(5, 200));
   return plan;
 }
 

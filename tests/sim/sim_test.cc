@@ -67,15 +67,18 @@ TEST_F(SimTest, FreshSeeds) {
               static_cast<unsigned long long>(count));
   std::uint64_t restarts = 0;
   std::uint64_t requests = 0;
+  std::uint64_t requeued = 0;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     const Outcome outcome = World(seed, {}).run();
     ASSERT_FALSE(outcome.violation) << story_of(seed, outcome);
     restarts += static_cast<std::uint64_t>(outcome.restarts);
     requests += outcome.requests;
+    requeued += outcome.requeued;
   }
   if (count < 100) return;
   EXPECT_GT(restarts, count);  // or nothing much was tested
   EXPECT_GT(requests, 2 * count);
+  EXPECT_GT(requeued, count / 20);
 }
 
 // Every prefix of the disk's changes in a few busy runs, and of what isn't synced by then some of

@@ -71,11 +71,14 @@ Outcome World::run() {
   run_until(plan_.chaos);
   calm();
   reckoning();
+  std::uint64_t requeued = 0;
+  for (const auto& [raw, entry] : checker_.book().entries()) requeued += entry.requeued != 0;
   return {.violation = history_.violation(),
           .history_hash = history_.hash(),
           .steps = scheduler_.steps(),
           .records = checker_.book().size(),
           .requests = checker_.book().entries().size(),
+          .requeued = requeued,
           .changes = changes_,
           .restarts = restarts_,
           .last_lines = {history_.recent().begin(), history_.recent().end()}};
@@ -118,7 +121,7 @@ void World::calm() {
       if (!client->done()) return false;
     }
     for (const auto& [raw, entry] : checker_.book().entries()) {
-      if (entry.live()) return false;
+      if (entry.live() || (entry.blocks() && !entry.gone())) return false;
     }
     return true;
   };

@@ -29,6 +29,7 @@ struct Outcome {
   std::uint64_t steps = 0;
   std::uint64_t records = 0;
   std::uint64_t requests = 0;
+  std::uint64_t requeued = 0;
   std::uint64_t changes = 0;  // of the disk
   int restarts = 0;
   std::vector<std::string> last_lines;
