@@ -28,7 +28,8 @@ std::string journal_dir(const std::string& given) {
   return std::filesystem::is_directory(inner) ? inner.string() : given;
 }
 
-// The journal of queues has records of its own kind, and a folder of this name (docs/formats/queue.md).
+// The journal of queues has records of its own kind, and a folder of this name
+// (docs/formats/queue.md).
 bool is_of_queues(const std::string& dir) {
   std::string name = std::filesystem::path(dir).lexically_normal().filename().string();
   if (name.empty()) name = std::filesystem::path(dir).lexically_normal().parent_path().filename();
@@ -38,7 +39,8 @@ bool is_of_queues(const std::string& dir) {
 // Everything that is a journal in what was named.
 Status verify_all(journal::FileSystem& files, const std::string& given) {
   const std::string dir = journal_dir(given);
-  if (const Status good = journal::verify(files, dir, std::cout); !good || dir == given) return good;
+  if (const Status good = journal::verify(files, dir, std::cout); !good || dir == given)
+    return good;
   const std::filesystem::path queues = std::filesystem::path(given) / "queues";
   if (!std::filesystem::is_directory(queues)) return {};
   return journal::verify(files, queues.string(), std::cout);
@@ -49,7 +51,8 @@ std::string uuid_of(const std::string& raw) {
   return id ? id->to_string() : std::string();
 }
 
-// A record as JSON, with ids as clients know them. Prompts and answers are left out unless asked for.
+// A record as JSON, with ids as clients know them. Prompts and answers are left out unless asked
+// for.
 std::string record_json(std::string_view bytes, bool with_text) {
   v1::Record record;
   if (!record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
@@ -63,15 +66,21 @@ std::string record_json(std::string_view bytes, bool with_text) {
       if (!with_text) record.mutable_accepted()->mutable_envelope()->clear_data();
       letter = uuid_of(record.accepted().requeue_of());
       break;
-    case v1::Record::kLeased: id = uuid_of(record.leased().request()); break;
+    case v1::Record::kLeased:
+      id = uuid_of(record.leased().request());
+      break;
     case v1::Record::kAppended:
       id = uuid_of(record.appended().request());
       for (v1::Event& event : *record.mutable_appended()->mutable_events()) {
         if (!with_text) event.clear_text();
       }
       break;
-    case v1::Record::kAttemptEnded: id = uuid_of(record.attempt_ended().request()); break;
-    case v1::Record::kSettled: id = uuid_of(record.settled().request()); break;
+    case v1::Record::kAttemptEnded:
+      id = uuid_of(record.attempt_ended().request());
+      break;
+    case v1::Record::kSettled:
+      id = uuid_of(record.settled().request());
+      break;
     case v1::Record::kCarried:
       id = uuid_of(record.carried().request());
       for (v1::Event& event : *record.mutable_carried()->mutable_events()) {
@@ -84,13 +93,16 @@ std::string record_json(std::string_view bytes, bool with_text) {
     case v1::Record::kErased:
       id = uuid_of(record.erased().request());
       break;
-    case v1::Record::kDiscarded: id = uuid_of(record.discarded().request()); break;
+    case v1::Record::kDiscarded:
+      id = uuid_of(record.discarded().request());
+      break;
     case v1::Record::kForgotten:
       for (const std::string& raw : record.forgotten().requests()) {
         forgotten.emplace_back(uuid_of(raw));
       }
       break;
-    default: break;
+    default:
+      break;
   }
   std::string text;
   google::protobuf::util::JsonPrintOptions print;
@@ -112,10 +124,12 @@ std::string record_json(std::string_view bytes, bool with_text) {
 Status run_salvage(journal::FileSystem& files, const std::string& dir, std::string to,
                    bool dry_run) {
   if (is_of_queues(dir)) {
-    return Error{Code::kInvalidArgument,
-                 "salvage knows the journal of requests only; to start without the queues' messages, "
-                 "keep " + dir + " under another name",
-                 "DIR"};
+    return Error{
+        Code::kInvalidArgument,
+        "salvage knows the journal of requests only; to start without the queues' messages, "
+        "keep " +
+            dir + " under another name",
+        "DIR"};
   }
   if (to.empty() && !dry_run) {
     return Error{Code::kInvalidArgument, "name the new folder with --to, or use --dry-run", "to"};
@@ -137,13 +151,16 @@ Status run_salvage(journal::FileSystem& files, const std::string& dir, std::stri
   if (!saved && !dry_run) std::filesystem::remove_all(partial, error);
   if (!saved || dry_run) return saved;
   std::filesystem::rename(partial, to, error);
-  if (error) return Error{Code::kIo, partial + " can't be renamed to " + to + ": " + error.message()};
+  if (error)
+    return Error{Code::kIo, partial + " can't be renamed to " + to + ": " + error.message()};
   std::cout << "saved in " << to << "\nnext: keep " << dir << " under another name, and give " << to
             << " its name; then start the server\n";
   return {};
 }
 
-int finish(const Status& status) { return status ? 0 : fail(status.error()); }
+int finish(const Status& status) {
+  return status ? 0 : fail(status.error());
+}
 
 }  // namespace
 
@@ -157,11 +174,15 @@ Run add_journal(CLI::App& parser) {
   auto command = std::make_shared<Command>();
   parser.require_subcommand(1);
   auto* verify = parser.add_subcommand("verify", "Check every byte; changes nothing");
-  auto* inspect = parser.add_subcommand("inspect", "Print records, one JSON line each; changes nothing");
-  auto* salvage = parser.add_subcommand("salvage", "Make a new journal of all that a damaged one still holds");
+  auto* inspect =
+      parser.add_subcommand("inspect", "Print records, one JSON line each; changes nothing");
+  auto* salvage =
+      parser.add_subcommand("salvage", "Make a new journal of all that a damaged one still holds");
   for (auto* sub : {verify, inspect, salvage}) {
-    sub->add_option("DIR", command->dir, "The server's data folder, or a journal folder in it (journal, queues)")
-        ->required()->check(CLI::ExistingDirectory);
+    sub->add_option("DIR", command->dir,
+                    "The server's data folder, or a journal folder in it (journal, queues)")
+        ->required()
+        ->check(CLI::ExistingDirectory);
   }
   inspect->add_option("--from", command->from, "First record to print")->capture_default_str();
   inspect->add_option("--limit", command->limit, "Records to print at most");
@@ -198,9 +219,11 @@ Run add_keys(CLI::App& parser) {
   };
   auto command = std::make_shared<Command>();
   parser.require_subcommand(1);
-  auto* add = parser.add_subcommand("add", "Make a key, print it once, and keep its SHA-256 in FILE");
+  auto* add =
+      parser.add_subcommand("add", "Make a key, print it once, and keep its SHA-256 in FILE");
   add->add_option("FILE", command->file, "The key file; made when it isn't there")->required();
-  add->add_option("--tenant", command->tenant, "Whose key it is; tenants never see each other's requests")
+  add->add_option("--tenant", command->tenant,
+                  "Whose key it is; tenants never see each other's requests")
       ->required();
   parser.footer("Example:\n  waystation keys add keys --tenant alice");
   return [command] {

@@ -12,8 +12,8 @@
 
 namespace waystation::app {
 
-// In files, or in memory with --durability none. `file` says what is special about this journal; where
-// it stands is `folder` of the data folder.
+// In files, or in memory with --durability none. `file` says what is special about this journal;
+// where it stands is `folder` of the data folder.
 Result<std::unique_ptr<journal::Journal>> open_journal(const ServeOptions& options,
                                                        const char* folder,
                                                        journal::FileJournal::Options file,

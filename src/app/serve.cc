@@ -309,8 +309,8 @@ int run_serve(const ServeOptions& options) {
   }
   journal::FileJournal::Options file;
   file.segment_bytes_max = options.segment_bytes;
-  auto journal = open_journal(options, "journal", std::move(file), files, meter,
-                              broker.journal_callbacks());
+  auto journal =
+      open_journal(options, "journal", std::move(file), files, meter, broker.journal_callbacks());
   if (!journal) return fail(journal.error());
   auto data = ApplicationData::open(options, disk, clock);  // after the journal has the folder
   if (!data) return fail(data.error());

@@ -24,8 +24,9 @@ std::vector<std::string> usual_places() {
 // They belong to the --upstream before them, so their order matters.
 void add_upstream_options(CLI::App& parser) {
   const auto add = [&parser](const char* name, const char* text) {
-    parser.add_option_function<std::vector<std::string>>(
-              name, [](const std::vector<std::string>&) {}, text)
+    parser
+        .add_option_function<std::vector<std::string>>(
+            name, [](const std::vector<std::string>&) {}, text)
         ->allow_extra_args(false)
         ->type_name("TEXT");
   };
@@ -74,17 +75,23 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--listen", o.listen, "Address for HTTP; loopback unless there are API keys")
       ->capture_default_str();
   parser.add_option("--data", o.data, "Folder for the journal")->capture_default_str();
-  parser.add_option("--model", o.models, "Model to serve: FILE.gguf or NAME=FILE.gguf (repeatable)");
+  parser.add_option("--model", o.models,
+                    "Model to serve: FILE.gguf or NAME=FILE.gguf (repeatable)");
   parser.add_option("--embed-model", o.embed_models,
                     "Model to make embeddings with: FILE.gguf or NAME=FILE.gguf (repeatable)");
   parser.add_option("--workers", o.workers, "Local workers for each model")
-      ->capture_default_str()->check(CLI::Range(0, 256));
+      ->capture_default_str()
+      ->check(CLI::Range(0, 256));
   parser.add_option("--slots", o.slots, "Requests at once in one local worker")
-      ->capture_default_str()->check(CLI::Range(1, 1024));
-  parser.add_option("--context", o.context, "Tokens per slot, prompt and answer together; 0: all that the model can")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  parser
+      .add_option("--context", o.context,
+                  "Tokens per slot, prompt and answer together; 0: all that the model can")
       ->capture_default_str();
   parser.add_option("--threads", o.threads, "Threads that all local workers share; 0: all cores")
-      ->capture_default_str()->check(CLI::Range(0, 4096));
+      ->capture_default_str()
+      ->check(CLI::Range(0, 4096));
   parser.add_option("--scripted", o.scripted,
                     "Serve the scripted engine, for tests and load: \"tokens=64,interval-ms=20\"");
   parser.add_option("--api-key-file", o.api_key_file, "API keys (see: waystation keys)");
@@ -92,17 +99,22 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--join-token-file", o.join_token_file, "Secret that remote workers must know");
   parser.add_option("--link-cert", o.link_cert, "TLS certificate for --link-listen (PEM)");
   parser.add_option("--link-key", o.link_key, "TLS key for --link-listen (PEM)");
-  parser.add_option("--link-ca", o.link_ca, "Authority that remote workers' certificates must have");
-  parser.add_option("--queue-listen", o.queue_listen,
-                    "Serve people's queues over gRPC at HOST:PORT; loopback unless there are API keys");
+  parser.add_option("--link-ca", o.link_ca,
+                    "Authority that remote workers' certificates must have");
+  parser.add_option(
+      "--queue-listen", o.queue_listen,
+      "Serve people's queues over gRPC at HOST:PORT; loopback unless there are API keys");
   parser.add_option("--queue-cert", o.queue_cert, "TLS certificate for --queue-listen (PEM)");
   parser.add_option("--queue-key", o.queue_key, "TLS key for --queue-listen (PEM)");
   parser.add_option("--durability", o.durability, "disk: synced; os: written; none: memory only")
-      ->capture_default_str()->check(CLI::IsMember({"disk", "os", "none"}));
+      ->capture_default_str()
+      ->check(CLI::IsMember({"disk", "os", "none"}));
   parser.add_option("--queue-max", o.queue_max, "Requests queued and running at most")
       ->capture_default_str();
-  parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")->capture_default_str();
-  parser.add_option("--file-bytes-max", o.file_bytes_max, "Largest uploaded file")->capture_default_str();
+  parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")
+      ->capture_default_str();
+  parser.add_option("--file-bytes-max", o.file_bytes_max, "Largest uploaded file")
+      ->capture_default_str();
   parser.add_option("--store-bytes-max", o.store_bytes_max, "All uploaded files together")
       ->capture_default_str();
   parser.add_option("--batch-hours", o.batch_hours, "For tests: completion window of batches")
@@ -110,42 +122,67 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser.add_option("--connections-max", o.connections_max, "Open HTTP connections at most")
       ->capture_default_str();
   const CLI::Range milliseconds(1, 24 * 3600 * 1000);
-  parser.add_option("--header-timeout-ms", o.header_timeout_ms, "A request's header must come within this")
-      ->capture_default_str()->check(milliseconds);
+  parser
+      .add_option("--header-timeout-ms", o.header_timeout_ms,
+                  "A request's header must come within this")
+      ->capture_default_str()
+      ->check(milliseconds);
   parser.add_option("--body-timeout-ms", o.body_timeout_ms, "And its body within this")
-      ->capture_default_str()->check(milliseconds);
-  parser.add_option("--idle-timeout-ms", o.idle_timeout_ms, "Connections without a request are closed after this")
-      ->capture_default_str()->check(milliseconds);
-  parser.add_option("--journal-bytes-max", o.journal_bytes_max,
-                    "Above this size the oldest ended requests are forgotten")->capture_default_str();
+      ->capture_default_str()
+      ->check(milliseconds);
+  parser
+      .add_option("--idle-timeout-ms", o.idle_timeout_ms,
+                  "Connections without a request are closed after this")
+      ->capture_default_str()
+      ->check(milliseconds);
+  parser
+      .add_option("--journal-bytes-max", o.journal_bytes_max,
+                  "Above this size the oldest ended requests are forgotten")
+      ->capture_default_str();
   parser.add_option("--segment-bytes", o.segment_bytes, "Size of one journal file")
-      ->capture_default_str()->check(CLI::Range(std::uint64_t{64} << 10, std::uint64_t{1} << 30));
+      ->capture_default_str()
+      ->check(CLI::Range(std::uint64_t{64} << 10, std::uint64_t{1} << 30));
   parser.add_option("--retain-hours", o.retain_hours, "Ended requests are kept this long")
       ->capture_default_str();
-  parser.add_option("--idempotency-ttl-hours", o.idempotency_ttl_hours, "An Idempotency-Key binds this long")
+  parser
+      .add_option("--idempotency-ttl-hours", o.idempotency_ttl_hours,
+                  "An Idempotency-Key binds this long")
       ->capture_default_str();
   parser.add_option("--response-days", o.response_days, "Stored responses are kept this long")
       ->capture_default_str();
-  parser.add_option("--conversation-busy", o.conversation_busy,
-                    "A turn of a conversation that has one in flight: queue it, or refuse it")
-      ->capture_default_str()->check(CLI::IsMember({"queue", "refuse"}));
-  parser.add_option("--on-dead", o.on_dead,
-                    "A conversation whose request used up its attempts: skip it and go on, or block "
-                    "until it is requeued or discarded")
-      ->capture_default_str()->check(CLI::IsMember({"skip", "block"}));
+  parser
+      .add_option("--conversation-busy", o.conversation_busy,
+                  "A turn of a conversation that has one in flight: queue it, or refuse it")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"queue", "refuse"}));
+  parser
+      .add_option("--on-dead", o.on_dead,
+                  "A conversation whose request used up its attempts: skip it and go on, or block "
+                  "until it is requeued or discarded")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"skip", "block"}));
   parser.add_option("--cache", o.cache, "Give the answers of equal deterministic requests again")
-      ->capture_default_str()->check(CLI::IsMember({"on", "off"}));
-  parser.add_option("--cache-ttl-seconds", o.cache_ttl_seconds, "Answers older than this are made anew")
-      ->capture_default_str()->check(CLI::NonNegativeNumber);
-  parser.add_option("--cors-origin", o.cors_origins, "Origin that browsers may call from (repeatable)");
+      ->capture_default_str()
+      ->check(CLI::IsMember({"on", "off"}));
+  parser
+      .add_option("--cache-ttl-seconds", o.cache_ttl_seconds,
+                  "Answers older than this are made anew")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  parser.add_option("--cors-origin", o.cors_origins,
+                    "Origin that browsers may call from (repeatable)");
   parser.add_option("--allow-host", o.allow_hosts,
                     "Without API keys: name that clients may call the server by, beside localhost "
                     "(repeatable)");
-  parser.add_option("--grace-seconds", o.grace_seconds, "On SIGTERM, wait this long for running answers")
+  parser
+      .add_option("--grace-seconds", o.grace_seconds,
+                  "On SIGTERM, wait this long for running answers")
       ->capture_default_str();
-  parser.add_option("--config", o.config, "Read options and upstreams from FILE.toml; flags win over it");
+  parser.add_option("--config", o.config,
+                    "Read options and upstreams from FILE.toml; flags win over it");
   add_upstream_options(parser);
-  parser.add_option("--log-level", o.log_level, "debug, info, warn, error or off")->capture_default_str();
+  parser.add_option("--log-level", o.log_level, "debug, info, warn, error or off")
+      ->capture_default_str();
 }
 
 Status finish_serve_options(CLI::App& parser, ServeOptions& options) {
@@ -170,8 +207,8 @@ Result<std::string> read_key(const std::string& variable, const std::string& ups
   const char* value = variable.empty() ? "" : std::getenv(variable.c_str());
   if (value == nullptr || (*value == '\0' && !variable.empty())) {
     return Error{Code::kInvalidArgument,
-                 "the key of the upstream '" + upstream + "' is to be in the environment variable " +
-                     variable + ", which isn't set",
+                 "the key of the upstream '" + upstream +
+                     "' is to be in the environment variable " + variable + ", which isn't set",
                  "key_env"};
   }
   return std::string(value);
@@ -194,9 +231,10 @@ Result<std::vector<ModelFile>> models_of(const ServeOptions& options) {
     ModelFile model{named ? given.substr(0, equals) : model_name_of(given),
                     named ? given.substr(equals + 1) : given, embeds};
     if (!names.insert(model.name).second) {
-      return Error{Code::kInvalidArgument, "two models are called '" + model.name +
-                                               "'; name one of them with --model NAME=FILE or "
-                                               "--embed-model NAME=FILE",
+      return Error{Code::kInvalidArgument,
+                   "two models are called '" + model.name +
+                       "'; name one of them with --model NAME=FILE or "
+                       "--embed-model NAME=FILE",
                    embeds ? "embed-model" : "model"};
     }
     models.push_back(std::move(model));

@@ -50,7 +50,9 @@ const Row& row_of(Code code) {
 
 }  // namespace
 
-std::string_view code_name(Code code) { return row_of(code).name; }
+std::string_view code_name(Code code) {
+  return row_of(code).name;
+}
 
 Code code_from_name(std::string_view name) {
   for (const Row& row : kTable) {
@@ -59,8 +61,12 @@ Code code_from_name(std::string_view name) {
   return Code::kInternal;
 }
 
-int http_status(Code code) { return row_of(code).http; }
+int http_status(Code code) {
+  return row_of(code).http;
+}
 
-int exit_code(Code code) { return row_of(code).exit; }
+int exit_code(Code code) {
+  return row_of(code).exit;
+}
 
 }  // namespace waystation

@@ -28,22 +28,22 @@ enum class Code {
   kBusy,                   // the resource is in use by another process
   kConversationLocked,     // the conversation has a turn in flight, and turns don't queue here
   kConflict,               // the thing's state doesn't allow it; trying again changes nothing
-  kUpstream,               // another server that was to answer failed, and nobody can go on from there
-  kLoop,                   // the request came back to a server that it had passed
-  kIo,                     // the operating system refused
-  kCorruption,             // stored bytes are not what was written
-  kLostInSalvage,          // damage of the journal took a part of the request
-  kCancelled,              // the request was cancelled
-  kExpired,                // the request's deadline passed
-  kDead,                   // the request used up its attempts
-  kInternal,               // a fault of ours
+  kUpstream,       // another server that was to answer failed, and nobody can go on from there
+  kLoop,           // the request came back to a server that it had passed
+  kIo,             // the operating system refused
+  kCorruption,     // stored bytes are not what was written
+  kLostInSalvage,  // damage of the journal took a part of the request
+  kCancelled,      // the request was cancelled
+  kExpired,        // the request's deadline passed
+  kDead,           // the request used up its attempts
+  kInternal,       // a fault of ours
 };
 
 struct Error {
   Code code = Code::kInternal;
-  std::string message;         // one sentence: what happened, and what to do about it
-  std::string param = {};      // the offending field, for kInvalidArgument
-  int retry_after_ms = 0;      // for kQueueFull and kUnavailable: when to try again
+  std::string message;     // one sentence: what happened, and what to do about it
+  std::string param = {};  // the offending field, for kInvalidArgument
+  int retry_after_ms = 0;  // for kQueueFull and kUnavailable: when to try again
 };
 
 template <typename T>

@@ -42,7 +42,9 @@ ThreadExecutor::ThreadExecutor(std::size_t threads, const char* name)
   });
 }
 
-ThreadExecutor::~ThreadExecutor() { stop(); }
+ThreadExecutor::~ThreadExecutor() {
+  stop();
+}
 
 void ThreadExecutor::stop() {
   inbox_.close();
@@ -51,8 +53,12 @@ void ThreadExecutor::stop() {
   threads_.clear();
 }
 
-void ThreadExecutor::run(Task task) { inbox_.send_reserved(std::move(task)); }
+void ThreadExecutor::run(Task task) {
+  inbox_.send_reserved(std::move(task));
+}
 
-void ThreadExecutor::run_aside(Task task) { aside_.send_reserved(std::move(task)); }
+void ThreadExecutor::run_aside(Task task) {
+  aside_.send_reserved(std::move(task));
+}
 
 }  // namespace waystation

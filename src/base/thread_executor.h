@@ -10,7 +10,8 @@
 
 namespace waystation {
 
-// Runs tasks in order of arrival on `threads` threads, and those that may wait on one more, of low priority.
+// Runs tasks in order of arrival on `threads` threads, and those that may wait on one more, of low
+// priority.
 class ThreadExecutor final : public Executor {
  public:
   // `name`: of the threads.

@@ -176,13 +176,13 @@ Result<Submitted> Broker::accept(Submission& submission) {
   if (envelope.id().empty()) {
     envelope.set_id(RequestId::make(now, deps_.random(), deps_.random()).to_string());
   }
-  const ledger::Terms terms{.detached = submission.detached,
-                            .stream_usage = submission.stream_usage,
-                            .choices = submission.choices,
-                            .compose = submission.compose,
-                            .locked = submission.locked,
-                            .block_on_dead =
-                                submission.block_on_dead.value_or(config_.block_on_dead)};
+  const ledger::Terms terms{
+      .detached = submission.detached,
+      .stream_usage = submission.stream_usage,
+      .choices = submission.choices,
+      .compose = submission.compose,
+      .locked = submission.locked,
+      .block_on_dead = submission.block_on_dead.value_or(config_.block_on_dead)};
   auto accepted = ledger_->submit(std::move(envelope), terms, now, proposal_);
   absorb();
   if (!accepted) return accepted.error();

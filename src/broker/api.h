@@ -31,13 +31,13 @@ struct Submission {
   bool detached = false;      // goes on when its client goes away
   bool stream_usage = false;  // a usage event ends the stream
   std::uint32_t choices = 1;
-  bool compose = false;       // the Composer makes its data when its turn has come
-  bool locked = false;        // refused with kConversationLocked when its lane has a live request
+  bool compose = false;  // the Composer makes its data when its turn has come
+  bool locked = false;   // refused with kConversationLocked when its lane has a live request
   // Should it die, its conversation is blocked until the dead letter is dealt with; unless said, as
   // the server does it. Of no use without a conversation.
   std::optional<bool> block_on_dead;
-  CacheUse cache = CacheUse::kNone;  // only without a conversation; a key is never looked up
-  TimeMs cache_ttl_ms = 0;    // an answer older than this is not given
+  CacheUse cache = CacheUse::kNone;        // only without a conversation; a key is never looked up
+  TimeMs cache_ttl_ms = 0;                 // an answer older than this is not given
   std::shared_ptr<stream::Reader> reader;  // may be null; attached from event 0
 };
 
@@ -99,9 +99,9 @@ struct ModelView {
 };
 
 struct Health {
-  bool accepting = false;     // new requests are taken
-  bool ready = false;         // accepting, and a worker is joined
-  std::string reason;         // why not, in words
+  bool accepting = false;  // new requests are taken
+  bool ready = false;      // accepting, and a worker is joined
+  std::string reason;      // why not, in words
 };
 
 template <typename T>
@@ -127,7 +127,8 @@ class Api {
   virtual void help() {}
 
   // Accepts a request. Errors through the callback: kModelNotFound (message lists the models),
-  // kQueueFull (with retry_after_ms), kIdempotencyMismatch, kUnavailable (journal failed, draining).
+  // kQueueFull (with retry_after_ms), kIdempotencyMismatch, kUnavailable (journal failed,
+  // draining).
   virtual Status submit(Submission submission, Callback<Submitted> done) = 0;
 
   // Joins a stream: blocks from event `from` on, then the ending. kNotFound, kGone.

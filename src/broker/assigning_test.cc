@@ -35,8 +35,7 @@ RequestId id_of(const v1::Envelope& envelope) {
   return *RequestId::parse(envelope.id());
 }
 
-// ---- Workers that wait for the disk
-// --------------------------------------------------------------
+// ---- Workers that wait for the disk -----------------------------------------------------------
 
 TEST(AssigningTest, AWorkerThatCostsGetsItsWorkOnlyWhenTheLeaseIsDurable) {
   Station station(/*immediately_durable=*/false);
@@ -105,8 +104,7 @@ TEST(AssigningTest, AWorkerThatDiesBeforeItWasGivenAnythingHasFailedNothing) {
   EXPECT_EQ(worker->assigned.size(), 2u);
 }
 
-// ---- Composed requests
-// ---------------------------------------------------------------------------
+// ---- Composed requests ------------------------------------------------------------------------
 
 class ComposingTest : public ::testing::Test {
  protected:

@@ -45,7 +45,7 @@ struct Config {
   std::vector<std::string> expected_models;  // will be served: requests wait for their worker
   // Who answers instead, in this order, while nobody serves the model.
   std::map<std::string, std::vector<std::string>> fallbacks;
-  bool block_on_dead = false;  // of requests that don't say it themselves
+  bool block_on_dead = false;                     // of requests that don't say it themselves
   std::size_t cache_keys_max = 100'000;           // answers that can be found again
   std::uint64_t hub_bytes_max = 64ull << 20;      // events of ended requests held in memory
   std::uint64_t backlog_bytes_max = 64ull << 20;  // appended and not yet durable

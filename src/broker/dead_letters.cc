@@ -26,8 +26,7 @@ Result<v1::Envelope> load_body(const journal::Journal& journal, RequestId id, Lo
   return std::move(*envelope);
 }
 
-// ---- Any thread
-// ---------------------------------------------------------------------------------
+// ---- Any thread -------------------------------------------------------------------------------
 
 Status Broker::requeue(std::string tenant, RequestId id, Callback<Submitted> done) {
   return post([this, tenant = std::move(tenant), id, done = std::move(done)]() mutable {
@@ -43,21 +42,20 @@ Status Broker::discard(std::string tenant, RequestId id, Callback<RequestView> d
 
 Status Broker::dead_letters(std::string tenant, std::optional<RequestId> after,
                             std::size_t count_max, Callback<std::vector<RequestView>> done) {
-  return post([this, tenant = std::move(tenant), after, count_max,
-               done = std::move(done)]() mutable {
-    using Views = std::vector<RequestView>;
-    const auto found = ledger_->dead_letters(tenant, after, count_max);
-    Result<Views> views = found ? Result<Views>(Views()) : Result<Views>(found.error());
-    if (found) {
-      for (const ledger::Request* letter : *found) views->push_back(view_of(*letter));
-    }
-    if (gate_.failed()) return done(std::move(views));  // the ledger is the durable state now
-    when_durable(reply<Views>(std::move(done), std::move(views)));
-  });
+  return post(
+      [this, tenant = std::move(tenant), after, count_max, done = std::move(done)]() mutable {
+        using Views = std::vector<RequestView>;
+        const auto found = ledger_->dead_letters(tenant, after, count_max);
+        Result<Views> views = found ? Result<Views>(Views()) : Result<Views>(found.error());
+        if (found) {
+          for (const ledger::Request* letter : *found) views->push_back(view_of(*letter));
+        }
+        if (gate_.failed()) return done(std::move(views));  // the ledger is the durable state now
+        when_durable(reply<Views>(std::move(done), std::move(views)));
+      });
 }
 
-// ---- The broker's thread
-// ------------------------------------------------------------------------
+// ---- The broker's thread ----------------------------------------------------------------------
 
 // The body of a dead letter is in the journal alone.
 void Broker::do_requeue(std::string tenant, RequestId id, Callback<Submitted> done) {
@@ -79,14 +77,14 @@ void Broker::do_requeue(std::string tenant, RequestId id, Callback<Submitted> do
   when_durable([this, tenant = std::move(tenant), id, stored = (*found)->stored_index,
                 done = std::move(done)](const Error* lost) mutable {
     if (lost != nullptr) return done(*lost);
-    deps_.background.run([this, tenant = std::move(tenant), id, stored,
-                          done = std::move(done)]() mutable {
-      auto body = load_body(*journal_, id, stored);
-      inbox_.send_reserved([this, tenant = std::move(tenant), id, stored, body = std::move(body),
-                            done = std::move(done)]() mutable {
-        requeue_loaded(std::move(tenant), id, stored, std::move(body), std::move(done));
-      });
-    });
+    deps_.background.run(
+        [this, tenant = std::move(tenant), id, stored, done = std::move(done)]() mutable {
+          auto body = load_body(*journal_, id, stored);
+          inbox_.send_reserved([this, tenant = std::move(tenant), id, stored,
+                                body = std::move(body), done = std::move(done)]() mutable {
+            requeue_loaded(std::move(tenant), id, stored, std::move(body), std::move(done));
+          });
+        });
   });
 }
 
@@ -121,9 +119,9 @@ void Broker::do_discard(const std::string& tenant, RequestId id, Callback<Reques
   if (!found) return when_durable(reply<RequestView>(std::move(done), found.error()));
   const Status discarded = ledger_->discard(id, now_ms(), proposal_);
   absorb();
-  when_durable(reply<RequestView>(
-      std::move(done), discarded ? Result<RequestView>(view_of(*ledger_->find(id)))
-                                 : Result<RequestView>(discarded.error())));
+  when_durable(reply<RequestView>(std::move(done),
+                                  discarded ? Result<RequestView>(view_of(*ledger_->find(id)))
+                                            : Result<RequestView>(discarded.error())));
 }
 
 }  // namespace waystation::broker

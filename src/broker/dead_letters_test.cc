@@ -44,8 +44,7 @@ class DeadLettersTest : public ::testing::Test {
     return *got;
   }
   Result<Submitted> requeue(RequestId id, const std::string& tenant = "default") {
-    return answer<Submitted>(
-        [&](auto done) { return station_.broker->requeue(tenant, id, done); });
+    return answer<Submitted>([&](auto done) { return station_.broker->requeue(tenant, id, done); });
   }
   Result<RequestView> discard(RequestId id, const std::string& tenant = "default") {
     return answer<RequestView>(
@@ -146,8 +145,8 @@ TEST_F(DeadLettersTest, ALetterThatWasDealtWithMeanwhileIsNotRequeued) {
   const RequestId id = ask("talk");
   kill(id);
   std::optional<Result<Submitted>> made;
-  ASSERT_TRUE(station_.broker->requeue("default", id,
-                                       [&](Result<Submitted> result) { made = std::move(result); }));
+  ASSERT_TRUE(station_.broker->requeue(
+      "default", id, [&](Result<Submitted> result) { made = std::move(result); }));
   station_.broker->turn(std::chrono::milliseconds(0));  // the body is being read
   ASSERT_FALSE(made);
   ASSERT_TRUE(station_.broker->discard("default", id, [](Result<RequestView>) {}));

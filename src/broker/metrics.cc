@@ -30,8 +30,9 @@ Metrics::Metrics(Meter& meter)
       refused(meter.counter("waystation_requests_refused_total", "Requests refused")),
       cache_hits(meter.counter("waystation_cache_hits_total",
                                "Requests answered by an earlier equal one, done or running")),
-      cache_misses(meter.counter("waystation_cache_misses_total",
-                                 "Requests that might have been answered from the cache, and weren't")),
+      cache_misses(
+          meter.counter("waystation_cache_misses_total",
+                        "Requests that might have been answered from the cache, and weren't")),
       completed(ended(meter, "completed")),
       failed(ended(meter, "failed")),
       cancelled(ended(meter, "cancelled")),
@@ -45,8 +46,8 @@ Metrics::Metrics(Meter& meter)
       first_token_seconds(meter.histogram(
           "waystation_time_to_first_token_seconds", "From acceptance to the first visible token",
           {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60})),
-      duration_seconds(meter.histogram(
-          "waystation_request_duration_seconds", "From acceptance to the end",
-          {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900})) {}
+      duration_seconds(
+          meter.histogram("waystation_request_duration_seconds", "From acceptance to the end",
+                          {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900})) {}
 
 }  // namespace waystation::broker

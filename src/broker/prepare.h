@@ -27,7 +27,7 @@ struct PrepareOptions {
   std::string idempotency_key;
   std::string conversation;
   std::optional<bool> resumable;  // goes on when its client goes away; unless said: with a key
-  TimeMs expiry_ms = 0;                  // wall; 0: none
+  TimeMs expiry_ms = 0;           // wall; 0: none
   std::optional<std::int32_t> priority;  // instead of the body's service_tier
   std::optional<bool> block_on_dead;     // as Submission's
   CacheUse cache = CacheUse::kNone;      // if the request turns out to be cacheable

@@ -254,8 +254,7 @@ TEST(RoutingTest, AHigherRankGetsWorkWhenTheLowerIsFull) {
   EXPECT_EQ(spare->assigned.size(), 1u);
 }
 
-// ---- Several choices
-// -----------------------------------------------------------------------------
+// ---- Several choices --------------------------------------------------------------------------
 
 TEST(RoutingTest, AWorkerKeepsItsSlotUntilTheLastChoiceHasFinished) {
   Station station;

@@ -1,6 +1,6 @@
 // Requests that used up their attempts: GET /v1/requests?state=dead, and POST …/requeue, …/discard.
-// Requeueing answers {"id": the new request's, "object": "request.requeued", "requeue_of": "…"}, the
-// second time as the first; discarding, with the request as it is then.
+// Requeueing answers {"id": the new request's, "object": "request.requeued", "requeue_of": "…"},
+// the second time as the first; discarding, with the request as it is then.
 #include <optional>
 #include <string>
 #include <utility>

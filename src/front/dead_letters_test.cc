@@ -15,7 +15,8 @@ class HttpDeadLetters : public Http {
   }
   RequestId dead(const std::string& headers = "") {
     const RequestId id = ask(headers);
-    api_.end(id, FakeApi::failed(v1::REQUEST_STATE_DEAD, "dead", "gave up after 3 failed attempts"));
+    api_.end(id,
+             FakeApi::failed(v1::REQUEST_STATE_DEAD, "dead", "gave up after 3 failed attempts"));
     return id;
   }
   static std::string path(RequestId id, const std::string& rest = "") {

@@ -92,11 +92,12 @@ bool passed(std::string_view hops, std::string_view id) {
 }
 
 Error came_back(const std::string& hops) {
-  return {Code::kLoop,
-          "the request has come back to this server (it passed " + hops +
-              "): a server that answers it by its upstream is that upstream's upstream, or its own; "
-              "change the url of one of them",
-          kHops};
+  return {
+      Code::kLoop,
+      "the request has come back to this server (it passed " + hops +
+          "): a server that answers it by its upstream is that upstream's upstream, or its own; "
+          "change the url of one of them",
+      kHops};
 }
 
 }  // namespace

@@ -13,8 +13,7 @@ using testing::kBob;
 
 class AttemptsTest : public testing::LedgerTest {};
 
-// ---- The tokens of an answer that several made
-// ---------------------------------------------------
+// ---- The tokens of an answer that several made ------------------------------------------------
 
 v1::Usage usage_of(std::uint32_t prompt, std::uint32_t completion) {
   v1::Usage usage;
@@ -119,8 +118,7 @@ TEST_F(AttemptsTest, TextWithoutIdsIsPrefilledEvenByTheOneThatMadeIt) {
   EXPECT_EQ(get(id).attempts.back().prefilled_bytes(), 4u);
 }
 
-// ---- Who broke, and who couldn't go on
-// -----------------------------------------------------------
+// ---- Who broke, and who couldn't go on --------------------------------------------------------
 
 TEST_F(AttemptsTest, AnErrorInMidAnswerNamesWhoBrokeAndWhoCouldNotGoOn) {
   const auto ending_with = [&](auto break_it) {
@@ -162,8 +160,7 @@ TEST_F(AttemptsTest, ARequestsOwnFaultIsSaidAlone) {
   EXPECT_EQ(get(begun).failure.message(), "it said no");
 }
 
-// ---- Vectors come whole
-// --------------------------------------------------------------------------
+// ---- Vectors come whole -----------------------------------------------------------------------
 
 TEST_F(AttemptsTest, VectorsWithoutTheirEndAreNotKeptSoThatARetryDoesNotDoubleThem) {
   const RequestId id = submit();

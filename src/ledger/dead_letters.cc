@@ -1,5 +1,6 @@
 // Dead letters: requests that used up their attempts. Their owner requeues them (each becomes a new
-// request), discards or erases them; one that blocks its lane stands in it until then, at its place.
+// request), discards or erases them; one that blocks its lane stands in it until then, at its
+// place.
 #include <algorithm>
 #include <utility>
 
@@ -25,16 +26,15 @@ Error not_dead(const Request& request) {
 
 }  // namespace
 
-// ---- Commands
-// -----------------------------------------------------------------------------------
+// ---- Commands ---------------------------------------------------------------------------------
 
 Result<std::optional<Accepted>> Ledger::check_requeue(const Request& request) const {
   if (request.state != v1::REQUEST_STATE_DEAD) return not_dead(request);
   if (request.requeued_as) {
     const Request* earlier = find(*request.requeued_as);
-    return std::optional(Accepted{*request.requeued_as, true,
-                                  earlier == nullptr ? request.requeued_as->time_ms()
-                                                     : earlier->accepted_ms});
+    return std::optional(
+        Accepted{*request.requeued_as, true,
+                 earlier == nullptr ? request.requeued_as->time_ms() : earlier->accepted_ms});
   }
   if (request.discarded) {
     return Error{Code::kConflict, "the dead letter was discarded; send the request again"};
@@ -100,8 +100,7 @@ Status Ledger::discard(RequestId id, TimeMs now_ms, Proposal& out) {
   return {};
 }
 
-// ---- Questions
-// ----------------------------------------------------------------------------------
+// ---- Questions --------------------------------------------------------------------------------
 
 Result<std::vector<const Request*>> Ledger::dead_letters(const std::string& tenant,
                                                          std::optional<RequestId> after,
@@ -127,8 +126,7 @@ std::vector<RequestId> Ledger::blocking() const {
   return {blocking_.begin(), blocking_.end()};
 }
 
-// ---- What records change
-// ------------------------------------------------------------------------
+// ---- What records change ----------------------------------------------------------------------
 
 Result<Request*> Ledger::find_open_letter(const std::string& id_bytes, const char* record) {
   const auto id = RequestId::from_bytes(id_bytes);

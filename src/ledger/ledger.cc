@@ -158,9 +158,9 @@ Status Ledger::has_room(const v1::Envelope& envelope, bool locked) const {
   if (lane == lanes_.end()) return {};
   const auto& requests = lane->second.requests;
   if (locked && requests.front()->blocks_lane()) {
-    return Error{Code::kConversationLocked,
-                 "the conversation is blocked by its dead request " +
-                     requests.front()->id.to_string() + "; requeue or discard that one"};
+    return Error{Code::kConversationLocked, "the conversation is blocked by its dead request " +
+                                                requests.front()->id.to_string() +
+                                                "; requeue or discard that one"};
   }
   if (locked) {
     return Error{Code::kConversationLocked,
@@ -576,7 +576,7 @@ LogIndex Ledger::oldest_needed() const {
 
 Counts Ledger::counts() const {
   return {queued_.size(), running_count_, requests_.size() - queued_.size() - running_count_,
-          live_bytes_, open_letters_, blocking_.size()};
+          live_bytes_,    open_letters_,  blocking_.size()};
 }
 
 }  // namespace waystation::ledger

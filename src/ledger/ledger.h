@@ -82,13 +82,14 @@ struct Terms {
   std::uint32_t choices = 1;
   bool compose = false;
   bool locked = false;  // refused when its lane has a live request, or is blocked
-  bool block_on_dead = false;  // should it die, its lane is blocked; of no use without a conversation
+  bool block_on_dead =
+      false;  // should it die, its lane is blocked; of no use without a conversation
 };
 
 struct Counts {
   std::size_t queued = 0;
   std::size_t running = 0;
-  std::size_t retained = 0;  // ended and kept
+  std::size_t retained = 0;      // ended and kept
   std::uint64_t live_bytes = 0;  // and of what blocks lanes
   std::size_t open_letters = 0;  // dead, and nobody has dealt with them
   std::size_t blocked_lanes = 0;
@@ -156,10 +157,10 @@ class Ledger {
   // What requeue() would answer: the request made of the letter before, if any. Also kConflict: the
   // server put its prompt together, so its body says nothing by itself.
   Result<std::optional<Accepted>> check_requeue(const Request& request) const;
-  // Makes a new request of a dead letter; `envelope`: as it was accepted, from the journal. It takes
-  // the letter's place if that blocks its lane, else it goes to the lane's end, and then it may be
-  // kQueueFull. It has as long for its answer as the first had, and no idempotency key. A letter
-  // that was requeued before answers with the request of that time, as a duplicate.
+  // Makes a new request of a dead letter; `envelope`: as it was accepted, from the journal. It
+  // takes the letter's place if that blocks its lane, else it goes to the lane's end, and then it
+  // may be kQueueFull. It has as long for its answer as the first had, and no idempotency key. A
+  // letter that was requeued before answers with the request of that time, as a duplicate.
   Result<Accepted> requeue(RequestId id, v1::Envelope envelope, RequestId new_id, TimeMs now_ms,
                            Proposal& out);
   // The letter was dealt with, and its lane goes on. Does nothing when it was discarded before.
@@ -170,9 +171,9 @@ class Ledger {
   // The earliest deadline of a live request; 0 = none.
   TimeMs next_expiry_ms() const;
 
-  // Forgets ended requests past their retention, at most `count_max` of them, oldest first; but none
-  // that blocks its lane.
-  // `below`: also younger ones whose records begin below this index, unless their key still binds.
+  // Forgets ended requests past their retention, at most `count_max` of them, oldest first; but
+  // none that blocks its lane. `below`: also younger ones whose records begin below this index,
+  // unless their key still binds.
   void forget(TimeMs now_ms, LogIndex below, std::size_t count_max, Proposal& out);
 
   // Writes a request again at the tail; `events` are all of its events. `body`: the envelope of an
@@ -274,9 +275,9 @@ class Ledger {
   std::set<std::pair<TimeMs, RequestId>> deadlines_;               // live ones
   std::set<std::pair<TimeMs, RequestId>> ended_;                   // by time of ending
   std::map<std::string, std::set<std::pair<TimeMs, RequestId>>> letters_;  // dead, by tenant
-  std::set<RequestId> blocking_;                                   // what blocks lanes
+  std::set<RequestId> blocking_;                                           // what blocks lanes
   std::size_t open_letters_ = 0;
-  std::unordered_map<std::string, std::size_t> models_;            // requests per model
+  std::unordered_map<std::string, std::size_t> models_;  // requests per model
   std::size_t running_count_ = 0;
   std::uint64_t live_bytes_ = 0;
 };

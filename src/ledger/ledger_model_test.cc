@@ -329,7 +329,8 @@ class RandomRun {
     const v1::Envelope envelope = letter->envelope;
     const RequestId id = id_of(*letter);
     const RequestId new_id = RequestId::make(now_ms_, 0, ++number_);
-    const Model::Answer expected = model_.requeue(id.to_bytes(), new_id.to_bytes(), now_ms_, kSmall);
+    const Model::Answer expected =
+        model_.requeue(id.to_bytes(), new_id.to_bytes(), now_ms_, kSmall);
     both([&](Ledger& ledger, Proposal& out) {
       const auto made = ledger.requeue(id, envelope, new_id, now_ms_, out);
       ASSERT_EQ(made.has_value(), !expected.refused);

@@ -37,7 +37,7 @@ struct ModelRequest {
   bool block_on_dead = false;
   std::uint64_t place = 0;  // in the order of its lane and of all
   bool discarded = false;
-  std::string requeue_of;   // 16 bytes, or empty
+  std::string requeue_of;  // 16 bytes, or empty
   std::string requeued_as;
 
   // Dead, and nobody has dealt with it.
@@ -274,8 +274,8 @@ class Model {
       const v1::ChoiceProgress brought = request.progress(choice);
       ids += static_cast<std::uint64_t>(brought.token_ids_size());
       text_bytes += brought.text().size();
-      const bool content = brought.text().size() + brought.reasoning().size() > 0 ||
-                           brought.tool_calls_size() > 0;
+      const bool content =
+          brought.text().size() + brought.reasoning().size() > 0 || brought.tool_calls_size() > 0;
       all_ids = all_ids && (!content || brought.token_ids_size() > 0);
     }
     if (!print.empty() && print == request.print && all_ids) {

@@ -3,8 +3,8 @@
 //                 lease                    finish
 //   accept ▶ QUEUED ─────▶ RUNNING ──────────────▶ COMPLETED
 //              ▲  │            │ ├─ final failure ▶ FAILED
-//              │  │            │ └─ 3 lost tries ─▶ DEAD: a dead letter, until its owner requeues it
-//              │  │            │                    (as a new request), discards it or erases it
+//              │  │            │ └─ 3 lost tries ─▶ DEAD: a dead letter, until its owner requeues
+//              it │  │            │                    (as a new request), discards it or erases it
 //              │  └─────┬──────┘
 //   worker lost, server │ restarted: back to the head of its lane, next attempt
 //                       └─ cancel ▶ CANCELLED, deadline ▶ EXPIRED (from both)
@@ -58,14 +58,14 @@ struct Request {
   bool detached = false;
   bool stream_usage = false;
   bool compose = false;
-  bool block_on_dead = false;                      // only with a conversation
-  std::optional<RequestId> requeue_of;             // the dead letter that it was made of
-  TimeMs expiry_ms = 0;                            // 0 = none
-  std::shared_ptr<const v1::Envelope> envelope;    // live requests only
-  std::uint64_t data_bytes = 0;                    // of its data; live ones, and what blocks a lane
+  bool block_on_dead = false;                    // only with a conversation
+  std::optional<RequestId> requeue_of;           // the dead letter that it was made of
+  TimeMs expiry_ms = 0;                          // 0 = none
+  std::shared_ptr<const v1::Envelope> envelope;  // live requests only
+  std::uint64_t data_bytes = 0;                  // of its data; live ones, and what blocks a lane
   LogIndex accepted_index;
-  LogIndex place;                                  // in its lane and in the order of lanes
-  LogIndex stored_index;                           // the oldest record that is still needed
+  LogIndex place;         // in its lane and in the order of lanes
+  LogIndex stored_index;  // the oldest record that is still needed
   TimeMs accepted_ms = 0;
 
   v1::RequestState state = v1::REQUEST_STATE_QUEUED;
@@ -73,13 +73,13 @@ struct Request {
   std::uint32_t failed_attempts = 0;  // those that count against it
   bool token_in_attempt = false;      // the current attempt has brought a token
   bool suspect = false;  // a worker died under it: it runs alone until it has shown to be harmless
-  WorkerId worker;                    // while running
+  WorkerId worker;       // while running
   std::vector<v1::Attempt> attempts;  // the last kAttemptsKept of them
 
   Sequence event_count = 0;
   std::vector<EventPosition> positions;
-  std::vector<Choice> choices;     // live requests: choice_count of them
-  std::string token_fingerprint;   // of the model whose token ids they hold; empty: of no single one
+  std::vector<Choice> choices;    // live requests: choice_count of them
+  std::string token_fingerprint;  // of the model whose token ids they hold; empty: of no single one
   std::string answer_fingerprint;  // of the model of the last attempt
 
   TimeMs first_token_ms = 0;
@@ -87,8 +87,8 @@ struct Request {
   std::string finish_reason;  // of the first choice, once all have finished
   v1::Failure failure;
   v1::Usage usage;
-  bool discarded = false;                 // a dead letter
-  std::optional<RequestId> requeued_as;   // a dead letter
+  bool discarded = false;                // a dead letter
+  std::optional<RequestId> requeued_as;  // a dead letter
   bool erased =
       false;  // its content was deleted: nothing above but its names, its key and its times
 
@@ -107,8 +107,8 @@ struct Request {
   bool holds_ids() const;
 };
 
-// The key of its lane. One without a conversation is a lane of its own, named by its id (which holds
-// no NUL).
+// The key of its lane. One without a conversation is a lane of its own, named by its id (which
+// holds no NUL).
 inline std::string lane_of(const Request& request) {
   return request.conversation.empty() ? request.id.to_string()
                                       : request.tenant + '\0' + request.conversation;
@@ -127,8 +127,8 @@ inline bool Request::begun() const {
 
 inline bool Request::holds_ids() const {
   return std::none_of(choices.begin(), choices.end(), [](const Choice& choice) {
-    return choice.token_ids.empty() && (!choice.text.empty() || !choice.reasoning.empty() ||
-                                        !choice.tool_calls.empty());
+    return choice.token_ids.empty() &&
+           (!choice.text.empty() || !choice.reasoning.empty() || !choice.tool_calls.empty());
   });
 }
 

@@ -351,7 +351,8 @@ TEST_F(RetentionTest, ARecordThatDoesNotFitIsRefused) {
   EXPECT_TRUE(refused(appended(0, 2, 1)));
   EXPECT_TRUE(refused(appended(0, 1, 0)));
   for (const std::uint64_t epoch : {0ull, 1ull, ~0ull}) {
-    EXPECT_TRUE(refused([=](v1::Record& record) { record.mutable_epoch_started()->set_epoch(epoch); }));
+    EXPECT_TRUE(
+        refused([=](v1::Record& record) { record.mutable_epoch_started()->set_epoch(epoch); }));
   }
   EXPECT_TRUE(refused([&](v1::Record& record) {
     record.mutable_forgotten()->add_requests(id.to_bytes());  // live
@@ -402,7 +403,8 @@ TEST_F(BadCheckpointTest, IsRefused) {
   EXPECT_TRUE(refused([](All&, One& a, One& b, One&) { b.set_id(a.id()); }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One&) { a.set_id("short"); }));
   EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { b.Swap(&c); }));
-  EXPECT_TRUE(refused([](All&, One&, One& b, One& c) { c.set_accepted_index(b.accepted_index()); }));
+  EXPECT_TRUE(
+      refused([](All&, One&, One& b, One& c) { c.set_accepted_index(b.accepted_index()); }));
   EXPECT_TRUE(refused([](All&, One& a, One&, One& c) {
     a.clear_event_count();
     a.clear_position_sequence_delta();

@@ -192,15 +192,17 @@ v1::LedgerSnapshot Ledger::snapshot() const {
     by_acceptance.emplace(request->accepted_index, request.get());
   }
   out.mutable_requests()->Reserve(static_cast<int>(by_acceptance.size()));
-  for (const auto& [accepted, request] : by_acceptance) write_request(*request, *out.add_requests());
+  for (const auto& [accepted, request] : by_acceptance)
+    write_request(*request, *out.add_requests());
   return out;
 }
 
 Status Ledger::restore(const v1::LedgerSnapshot& in) {
   CHECK(requests_.empty() && index_.value == 0);
   if (in.version() != kSnapshotVersion) {
-    return Error{Code::kCorruption, "the checkpoint has version " + std::to_string(in.version()) +
-                                        ", this Waystation reads version 2; use the one that wrote it"};
+    return Error{Code::kCorruption,
+                 "the checkpoint has version " + std::to_string(in.version()) +
+                     ", this Waystation reads version 2; use the one that wrote it"};
   }
   const auto unreadable = [](const std::string& what) {
     return Error{Code::kCorruption, "the checkpoint can't be used: " + what};

@@ -104,9 +104,7 @@ class Audit {
     std::vector<bool> finished;  // by choice
     bool block_on_dead = false;
     bool dealt_with = false;  // a dead letter: requeued, discarded or erased
-    bool blocks() const {
-      return state == v1::REQUEST_STATE_DEAD && block_on_dead && !dealt_with;
-    }
+    bool blocks() const { return state == v1::REQUEST_STATE_DEAD && block_on_dead && !dealt_with; }
     bool all_finished() const {
       return std::find(finished.begin(), finished.end(), false) == finished.end();
     }

@@ -92,8 +92,7 @@ Status Memory::start(broker::Api& api) {
                               [this] { keep_house(); });
 }
 
-// ---- Work that must be done
-// -----------------------------------------------------------------------
+// ---- Work that must be done -------------------------------------------------------------------
 
 void Memory::insist(Attempt attempt) {
   if (attempt()) return;
@@ -122,8 +121,7 @@ void Memory::keep_house() {
   (void)status;  // no room now: the next time will do
 }
 
-// ---- From the row to the outcome
-// ------------------------------------------------------------------
+// ---- From the row to the outcome --------------------------------------------------------------
 
 Status Memory::submit(ResponseRow row, broker::Submission submission,
                       Callback<broker::Submitted> done) {
@@ -257,8 +255,7 @@ void Memory::wake(RequestId id, const Result<std::optional<broker::RequestView>>
   for (const Settled& waiter : waiters) waiter(what);
 }
 
-// ---- Waiting for outcomes
-// -------------------------------------------------------------------------
+// ---- Waiting for outcomes ---------------------------------------------------------------------
 
 void Memory::settle(std::string tenant, RequestId id, Settled done) {
   const auto status =

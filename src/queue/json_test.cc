@@ -102,10 +102,12 @@ TEST(QueueJson, RecordsForPeopleTellNoPayloadUnlessAsked) {
   Published published{.queue = {7}, .first = 3, .payload = *payload};
   published.options = {{.lane = "ann", .priority = Priority::kHigh, .deadline_ms = 9}};
   const std::string record = encode({5, published});
-  EXPECT_EQ(record_json(record, false),
-            R"({"time_ms":5,"published":{"queue":7,"first":3,"options":[{"lane":"ann","priority":"high","deadline_ms":9}],"count":2,"bytes":11}})");
+  EXPECT_EQ(
+      record_json(record, false),
+      R"({"time_ms":5,"published":{"queue":7,"first":3,"options":[{"lane":"ann","priority":"high","deadline_ms":9}],"count":2,"bytes":11}})");
   const std::string with_text = record_json(record, true);
-  EXPECT_NE(with_text.find(R"([{"payload":"secret"},{"payload_base64":"/w=="}])"), std::string::npos)
+  EXPECT_NE(with_text.find(R"([{"payload":"secret"},{"payload_base64":"/w=="}])"),
+            std::string::npos)
       << with_text;
   EXPECT_EQ(record_json(encode({6, Settled{{7}, Outcome::kExpired, {{1, 2}, {9, 1}}}}), false),
             R"({"time_ms":6,"settled":{"queue":7,"outcome":"expired","messages":[[1,2],[9,9]]}})");

@@ -14,18 +14,24 @@ using boost::json::object;
 
 std::string_view name_of(Outcome outcome) {
   switch (outcome) {
-    case Outcome::kAcked: return "acked";
-    case Outcome::kExpired: return "expired";
-    case Outcome::kDiscarded: return "discarded";
+    case Outcome::kAcked:
+      return "acked";
+    case Outcome::kExpired:
+      return "expired";
+    case Outcome::kDiscarded:
+      return "discarded";
   }
   return "unknown";
 }
 
 std::string_view name_of(Priority priority) {
   switch (priority) {
-    case Priority::kLow: return "low";
-    case Priority::kNormal: return "normal";
-    case Priority::kHigh: return "high";
+    case Priority::kLow:
+      return "low";
+    case Priority::kNormal:
+      return "normal";
+    case Priority::kHigh:
+      return "high";
   }
   return "unknown";
 }
@@ -72,9 +78,7 @@ struct Describe {
     body["queue"] = queue.value;
     return body;
   }
-  void operator()(const Started& record) const {
-    out["started"] = object{{"epoch", record.epoch}};
-  }
+  void operator()(const Started& record) const { out["started"] = object{{"epoch", record.epoch}}; }
   void operator()(const Created& record) const {
     object& body = of("created", record.queue);
     body["tenant"] = record.tenant;

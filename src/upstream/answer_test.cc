@@ -197,8 +197,7 @@ TEST(Answer, WhatIsNoAnswer) {
   EXPECT_EQ(status.error().message, "reported an error: overloaded");
 }
 
-// ---- Fields that aren't what they should be
-// -------------------------------------------------------
+// ---- Fields that aren't what they should be ---------------------------------------------------
 
 std::string what_is_wrong(const Status& status) {
   if (status) return "nothing";
@@ -339,8 +338,7 @@ TEST(Answer, FinishReasonsOfOtherApisHaveOurNames) {
   }
 }
 
-// ---- Token counts
-// ---------------------------------------------------------------------------------
+// ---- Token counts -----------------------------------------------------------------------------
 
 TEST(Answer, CountsThatCannotBeAreNoCounts) {
   for (const char* usage :
@@ -380,8 +378,7 @@ TEST(Answer, EventsThatBroughtSomethingAreCounted) {
   EXPECT_EQ(taken(whole).at(0).text_tokens(), 3u);
 }
 
-// ---- The bytes of a stream
-// --------------------------------------------------------------------------
+// ---- The bytes of a stream --------------------------------------------------------------------
 
 // All that an answer says of a stream that came in these pieces, in one text.
 std::string read_stream(const std::vector<std::string_view>& pieces) {

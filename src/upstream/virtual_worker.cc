@@ -100,8 +100,7 @@ void VirtualWorker::begin(link::ServerEvents& events) {
   probe();
 }
 
-// ---- The session
-// -----------------------------------------------------------------------------------
+// ---- The session ------------------------------------------------------------------------------
 
 void VirtualWorker::join() {
   state_ = State::kJoined;
@@ -183,8 +182,7 @@ void VirtualWorker::on_message(link::ConnectionId connection, v1::ServerMessage 
   }
 }
 
-// ---- Calls
-// -----------------------------------------------------------------------------------------
+// ---- Calls ------------------------------------------------------------------------------------
 
 // The key binds a second sending of the same attempt to the first, where the upstream knows such
 // keys. One that is a Waystation would let a request with a key go on without us: not this one.

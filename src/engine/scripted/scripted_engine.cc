@@ -18,8 +18,8 @@ namespace {
 
 constexpr std::uint32_t kContextLength = 1 << 21;  // more than prompt-tokens and tokens can be
 
-// As in an engine that computes all its slots together, tokens come in common steps, some of them to
-// an interval: whoever takes them has a message a step, not one a token.
+// As in an engine that computes all its slots together, tokens come in common steps, some of them
+// to an interval: whoever takes them has a message a step, not one a token.
 constexpr std::int64_t kStepsAnInterval = 8;
 constexpr std::int64_t kStepUsMin = 1'000;
 constexpr std::int64_t kStepUsMax = 5'000;
@@ -51,7 +51,8 @@ struct Running {
 // When a choice has something to say. Stale entries (of a request that is over) are skipped.
 struct Due {
   std::int64_t due_us;
-  std::uint64_t request;  // a number in the order of starts, so that outputs are a function of the calls
+  std::uint64_t
+      request;  // a number in the order of starts, so that outputs are a function of the calls
   std::uint32_t choice;
   auto operator<=>(const Due&) const = default;
 };
@@ -164,8 +165,7 @@ class ScriptedEngine final : public Engine {
 
   std::int64_t due_us(const Running& request, const Choice& choice) const {
     const std::int64_t interval_us = std::int64_t{options_.interval_ms} * 1000;
-    const std::int64_t step_us =
-        std::clamp(interval_us / kStepsAnInterval, kStepUsMin, kStepUsMax);
+    const std::int64_t step_us = std::clamp(interval_us / kStepsAnInterval, kStepUsMin, kStepUsMax);
     const std::int64_t at_us = request.start_us + interval_us * (choice.next - choice.first);
     return (at_us + step_us - 1) / step_us * step_us;
   }

@@ -77,8 +77,7 @@ ResponsesRenderer::ResponsesRenderer(const RenderIdentity& identity)
       echo_(identity.echo.empty() ? default_echo(identity.model) : identity.echo),
       background_(echo_.starts_with(kBackground)) {}
 
-// ---- Frames
-// ---------------------------------------------------------------------------------------
+// ---- Frames -----------------------------------------------------------------------------------
 
 std::string ResponsesRenderer::head(std::string_view type) {
   return "{\"type\":\"" + std::string(type) + "\",\"sequence_number\":" + std::to_string(next_++);
@@ -141,8 +140,7 @@ void ResponsesRenderer::on_error(FrameSink& out, const Error& error) {
            ",\"message\":" + json_string(error.message) + ",\"param\":" + param + "}");
 }
 
-// ---- Items
-// ----------------------------------------------------------------------------------------
+// ---- Items ------------------------------------------------------------------------------------
 
 void ResponsesRenderer::announce(FrameSink& out, std::size_t index) {
   const Piece& piece = pieces_[index];
@@ -279,8 +277,7 @@ std::string ResponsesRenderer::item(const Piece& piece, std::string_view status)
          ",\"arguments\":" + json_string(is_new ? "" : piece.text) + "}";
 }
 
-// ---- The object
-// -----------------------------------------------------------------------------------
+// ---- The object -------------------------------------------------------------------------------
 
 std::string ResponsesRenderer::output(std::string_view open_status) const {
   std::string out = "[";
