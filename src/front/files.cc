@@ -3,15 +3,13 @@
 // on the loop.
 #include "store/files.h"
 
-#include <algorithm>
-#include <charconv>
-
 #include "base/executor.h"
 #include "front/deps.h"
 #include "front/handlers.h"
 #include "front/multipart.h"
 #include "front/on_loop.h"
 #include "front/paging.h"
+#include "front/upload_form.h"
 #include "message/json.h"
 
 namespace waystation::front {
@@ -19,22 +17,12 @@ namespace {
 
 using store::FileRow;
 
-constexpr std::size_t kFieldBytesMax = 1024;
-constexpr std::size_t kFilenameBytesMax = 255;
 constexpr std::size_t kReadBytes = 256 << 10;
 constexpr std::size_t kFilesPageMax = 10'000;
-constexpr std::int64_t kExpiresAfterMinS = 3600;
-constexpr std::int64_t kExpiresAfterMaxS = 30 * 24 * 3600;
-constexpr std::string_view kPurposes[] = {"assistants", "batch",     "fine-tune",
-                                          "vision",     "user_data", "evals"};
 
 Result<store::Files*> files_of(const Deps& deps) {
   if (deps.parts.files != nullptr) return deps.parts.files;
   return Error{Code::kUnavailable, "this server keeps no files"};
-}
-
-Error bad_field(const char* name, const std::string& what) {
-  return {Code::kInvalidArgument, std::string("the field '") + name + "' " + what, name};
 }
 
 void append_file(std::string& out, const FileRow& file) {
@@ -52,30 +40,17 @@ Response file_response(const FileRow& file) {
   return response;
 }
 
-// What is shown and logged of a name must be text.
-std::string safe_filename(std::string name) {
-  std::erase_if(name, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-  if (name.size() > kFilenameBytesMax) {
-    std::size_t end = kFilenameBytesMax;
-    while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) --end;
-    name.resize(end);
-  }
-  // Reading JSON refuses what isn't UTF-8.
-  const bool is_text = message::canonical_json("[" + message::json_string(name) + "]").has_value();
-  return name.empty() || !is_text ? "upload" : name;
-}
-
 // ---- upload -------------------------------------------------------------------------------------
 
 class FileUpload final : public BodySink,
-                         public PartSink,
                          public Activity,
                          public std::enable_shared_from_this<FileUpload> {
  public:
   FileUpload(store::Files& files, ExchangePtr exchange, std::string_view boundary)
       : files_(files),
         exchange_(std::move(exchange)),
-        parser_(boundary, *this),
+        form_([this](std::string_view bytes) { to_write_ += bytes; }),
+        parser_(boundary, form_),
         upload_(files.begin_upload()) {}
 
   // ---- BodySink
@@ -92,7 +67,7 @@ class FileUpload final : public BodySink,
   }
   void on_body_end() override {
     if (Status s = parser_.finish(); !s) return fail(s.error());
-    if (Status s = check_fields(); !s) return fail(s.error());
+    if (Status s = form_.finish(); !s) return fail(s.error());
     on_disk([](store::Upload& upload) { return upload.finish(); },
             [](FileUpload& self) { self.add(); });
   }
@@ -106,73 +81,7 @@ class FileUpload final : public BodySink,
     fail({Code::kUnavailable, "the server is shutting down; try again in a moment", "", 1000});
   }
 
-  // ---- PartSink
-  Status on_part(const Part& part) override {
-    in_file_ = part.name == "file";
-    field_ = nullptr;
-    if (in_file_) {
-      if (has_file_) return bad_field("file", "may come only once");
-      has_file_ = true;
-      meta_.filename = safe_filename(part.filename);
-    }
-    for (Field& field : fields_) {
-      if (field.name == part.name) field_ = &field;
-    }
-    if (field_ != nullptr) field_->value.emplace();
-    return {};
-  }
-  Status on_data(std::string_view bytes) override {
-    if (in_file_) to_write_ += bytes;
-    if (field_ == nullptr) return {};
-    if (field_->value->size() + bytes.size() > kFieldBytesMax) {
-      return bad_field(field_->name, "is too long");
-    }
-    *field_->value += bytes;
-    return {};
-  }
-  Status on_part_end() override {
-    return field_ == &fields_[kPurpose] ? check_purpose() : Status{};
-  }
-
  private:
-  struct Field {
-    const char* name;
-    std::optional<std::string> value;
-  };
-  enum { kPurpose, kAnchor, kSeconds };
-
-  // At once, before a large file is sent for nothing.
-  Status check_purpose() const {
-    const auto& purpose = fields_[kPurpose].value;
-    if (!purpose) return bad_field("purpose", "is missing");
-    if (std::ranges::find(kPurposes, *purpose) != std::end(kPurposes)) return {};
-    return bad_field("purpose",
-                     "must be one of assistants, batch, fine-tune, vision, user_data, evals");
-  }
-
-  Status check_fields() {
-    if (!has_file_) return bad_field("file", "is missing");
-    if (Status s = check_purpose(); !s) return s;
-    meta_.tenant = exchange_->request().tenant;
-    meta_.purpose = *fields_[kPurpose].value;
-    const auto& anchor = fields_[kAnchor].value;
-    const auto& seconds = fields_[kSeconds].value;
-    if (!anchor && !seconds) return {};
-    if (anchor != "created_at") return bad_field("expires_after[anchor]", "must be 'created_at'");
-    std::int64_t value = 0;
-    const char* end = seconds ? seconds->data() + seconds->size() : nullptr;
-    const auto [stop, ec] = seconds ? std::from_chars(seconds->data(), end, value)
-                                    : std::from_chars_result{nullptr, std::errc::invalid_argument};
-    if (ec != std::errc() || stop != end || value < kExpiresAfterMinS ||
-        value > kExpiresAfterMaxS) {
-      return bad_field("expires_after[seconds]", "must be a whole number from " +
-                                                     std::to_string(kExpiresAfterMinS) + " to " +
-                                                     std::to_string(kExpiresAfterMaxS));
-    }
-    meta_.expires_after_s = value;
-    return {};
-  }
-
   // Runs `work` where the disk may be waited for, then `next` on the loop; its error is the answer.
   template <typename Work, typename Next>
   void on_disk(Work work, Next next) {
@@ -187,8 +96,13 @@ class FileUpload final : public BodySink,
   }
 
   void add() {
+    store::FileMeta meta;
+    meta.tenant = exchange_->request().tenant;
+    meta.filename = form_.filename();
+    meta.purpose = form_.purpose();
+    meta.expires_after_s = form_.expires_after_s();
     const Status posted =
-        files_.add(upload_, meta_,
+        files_.add(upload_, std::move(meta),
                    value_on_loop<FileRow>(exchange_, [exchange = exchange_](const FileRow& file) {
                      exchange->reply(file_response(file));
                    }));
@@ -209,14 +123,9 @@ class FileUpload final : public BodySink,
 
   store::Files& files_;
   const ExchangePtr exchange_;
+  UploadForm form_;
   Multipart parser_;
   store::UploadPtr upload_;
-  store::FileMeta meta_;
-  Field fields_[3] = {
-      {"purpose", {}}, {"expires_after[anchor]", {}}, {"expires_after[seconds]", {}}};
-  Field* field_ = nullptr;  // whose data comes
-  bool in_file_ = false;
-  bool has_file_ = false;
   std::string to_write_;
 };
 
