@@ -153,6 +153,10 @@ sim: setup ## the simulator: SEEDS= fresh runs of the whole core in virtual time
 mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulator must find
 	@python3 tests/mutation/run.py --jobs $(JOBS)
 
+.PHONY: fuzz
+fuzz: ## libFuzzer on all that reads bytes from outside, SECONDS= (60) each; TARGET= only one (docs/testing.md)
+	@python3 tests/fuzz/run.py --seconds $(SECONDS) --jobs $(JOBS) $(addprefix --target ,$(TARGET))
+
 .PHONY: crash
 crash: setup build ## the server killed at named points of its code, ROUNDS= times over (docs/testing.md)
 	@WAYSTATION_CRASH_ROUNDS=$(ROUNDS) tests/run tests/e2e/test_crash_points.py -v -s
