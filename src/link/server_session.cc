@@ -135,9 +135,15 @@ Result<Heard> ServerSession::on_hello(v1::Hello hello) {
 Result<Heard> ServerSession::on_step(v1::Step step) {
   StepHeard heard;
   heard.outputs.reserve(static_cast<std::size_t>(step.outputs_size()));
+  std::vector<decltype(in_flight_)::node_type> ended;
+  // Nothing of such a step is heard, so what it ended is in flight still: the worker fails with it.
+  const auto break_off = [&](std::string message, std::string param) {
+    for (auto& node : ended) in_flight_.insert(std::move(node));
+    return broken(std::move(message), std::move(param));
+  };
   for (v1::Output& output : *step.mutable_outputs()) {
     const int endings = endings_of(output);
-    if (endings > 1) return broken("an output with more than one ending", "outputs");
+    if (endings > 1) return break_off("an output with more than one ending", "outputs");
     const auto found = output.fence().epoch() == epoch_ ? in_flight_.find(key_of(output.fence()))
                                                         : in_flight_.end();
     if (found == in_flight_.end()) {
@@ -146,12 +152,14 @@ Result<Heard> ServerSession::on_step(v1::Step step) {
     }
     const bool first = !found->second.started;
     const bool refused = output.has_failure() || output.dropped();
-    if (!first && output.started()) return broken("an attempt started twice", "outputs.started");
+    if (!first && output.started()) {
+      return break_off("an attempt started twice", "outputs.started");
+    }
     if (first && !output.started() && !refused) {
-      return broken("the first output of an attempt must say started", "outputs.started");
+      return break_off("the first output of an attempt must say started", "outputs.started");
     }
     found->second.started = true;
-    if (endings == 1) in_flight_.erase(found);
+    if (endings == 1) ended.push_back(in_flight_.extract(found));
     heard.outputs.push_back(std::move(output));
   }
   return heard;

@@ -206,6 +206,18 @@ TEST(ServerSessionTest, OutputsKeepTheirRules) {
   EXPECT_TRUE(broken({started(fence(0)), started(fence(0))}));  // started twice
 }
 
+// The owner takes what is in flight back as failed; what isn't, it takes for never sent.
+TEST(ServerSessionTest, AStepThatBreaksARuleEndsNothing) {
+  ServerSession session = joined();
+  session.assign(assignment(0));
+  session.assign(assignment(1));
+  ASSERT_TRUE(session.on_message(step({started(fence(0)), started(fence(1))}), 1));
+  const auto heard = session.on_message(step({finished(fence(0)), started(fence(1))}), 2);
+  EXPECT_EQ(code_of(heard), Code::kInvalidArgument);
+  EXPECT_EQ(session.in_flight().size(), 2u);
+  EXPECT_EQ(session.credit(), 0u);
+}
+
 TEST(ServerSessionTest, AFailureNeedsNoStart) {
   ServerSession session = joined();
   (void)session.assign(assignment(0));
