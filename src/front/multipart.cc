@@ -200,10 +200,10 @@ Result<bool> Multipart::read_delimiter() {
     return true;
   }
   const std::size_t end = rest_.find("\r\n");
-  const std::string_view padding = rest_.substr(0, end);
-  const bool half_a_break = end == std::string_view::npos && trimmed(padding) == "\r";
-  const bool is_padding = trimmed(padding).empty() || half_a_break;
-  if (!is_padding || padding.size() > kPaddingBytesMax) {
+  std::string_view padding = rest_.substr(0, end);
+  // Only half of the line break may have come.
+  if (end == std::string_view::npos && padding.ends_with('\r')) padding.remove_suffix(1);
+  if (!trimmed(padding).empty() || padding.size() > kPaddingBytesMax) {
     return malformed("a boundary isn't followed by a line break");
   }
   if (end == std::string_view::npos) return false;
@@ -217,8 +217,11 @@ Result<bool> Multipart::read_delimiter() {
 }
 
 Result<bool> Multipart::read_headers() {
-  const std::size_t end = rest_.find("\r\n\r\n");
-  if (std::min(end, rest_.size()) > kHeaderBytesMax) {
+  constexpr std::string_view kEnd = "\r\n\r\n";
+  const std::size_t end = rest_.find(kEnd);
+  // All but the last byte of the end may have come.
+  const std::size_t most = kHeaderBytesMax + (end == std::string_view::npos ? kEnd.size() - 1 : 0);
+  if (std::min(end, rest_.size()) > most) {
     return malformed("a part's header is over " + std::to_string(kHeaderBytesMax) + " bytes");
   }
   if (end == std::string_view::npos) return false;

@@ -80,6 +80,23 @@ TEST(Multipart, PreambleAndEpilogueAreSkippedAtEverySplit) {
                     "[a|]x;");
 }
 
+TEST(Multipart, ThePaddingAndHeadersThatFitDoSoAtEverySplit) {
+  const std::string padding(256, ' ');
+  expect_everywhere(
+      part("name=a", "x") + "--B" + padding + "\r\n" + part("name=b", "y").substr(5) + "--B--",
+      "[a|]x;[b|]y;");
+  EXPECT_FALSE(parse("--B" + padding + " \r\n" + part("name=b", "y").substr(5) + "--B--", 1));
+
+  const std::string disposition = "\r\nContent-Disposition: form-data; name=a\r\nX: ";
+  const std::string longest =
+      "--B" + disposition + std::string(Multipart::kHeaderBytesMax - disposition.size(), 'x');
+  for (std::size_t piece = longest.size() - 2; piece < longest.size() + 6; ++piece) {
+    const auto got = parse(longest + "\r\n\r\ny\r\n--B--", piece);
+    EXPECT_TRUE(got) << piece;
+    EXPECT_FALSE(parse(longest + "x\r\n\r\ny\r\n--B--", piece)) << piece;
+  }
+}
+
 TEST(Multipart, NoPartsAtAll) {
   expect_everywhere("--B--\r\n", "");
 }
