@@ -12,6 +12,7 @@ namespace {
 struct CheckpointCheck {
   LogIndex index;
   std::uint64_t state_bytes = 0;
+  std::uint64_t journal_id = 0;
   std::string wrong;  // empty: good
 };
 
@@ -23,7 +24,7 @@ Result<std::vector<CheckpointCheck>> check_checkpoints(FileSystem& file_system,
     const auto stored = read_checkpoint(file_system, path_in(dir, checkpoint_name(index)), index);
     if (!stored && stored.error().code != Code::kCorruption) return stored.error();
     checks.push_back({index, stored ? stored->checkpoint.state.size() : 0,
-                      stored ? "" : stored.error().message});
+                      stored ? stored->journal_id : 0, stored ? "" : stored.error().message});
   }
   return checks;
 }
@@ -52,7 +53,7 @@ void print_segment(const SegmentScan& scan, const LogScan& log, std::ostream& ou
 Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out) {
   const auto listing = list_journal(file_system, dir);
   if (!listing) return listing.error();
-  const auto checkpoints = check_checkpoints(file_system, dir, *listing);
+  auto checkpoints = check_checkpoints(file_system, dir, *listing);
   if (!checkpoints) return checkpoints.error();
   const auto log = scan_log(file_system, dir, *listing, {}, newest_of(*listing));
   if (!log) return log.error();
@@ -60,7 +61,10 @@ Status verify(FileSystem& file_system, const std::string& dir, std::ostream& out
 
   std::size_t bad_checkpoints = 0;
   LogIndex readable;
-  for (const CheckpointCheck& check : *checkpoints) {
+  for (CheckpointCheck& check : *checkpoints) {
+    if (check.wrong.empty() && !log->segments.empty() && check.journal_id != log->journal_id) {
+      check.wrong = "it belongs to another journal";
+    }
     out << "checkpoint " << path_in(dir, checkpoint_name(check.index))
         << " record=" << check.index.value << " state_bytes=" << check.state_bytes << " "
         << (check.wrong.empty() ? "ok" : "DAMAGED: " + check.wrong) << "\n";

@@ -51,6 +51,17 @@ TEST_F(InspectTest, VerifyNamesTheDamage) {
       std::string::npos);
 }
 
+// A start refuses it, too.
+TEST_F(InspectTest, VerifyNamesACheckpointOfAnotherJournal) {
+  CheckpointStore other(disk_, kDir);
+  other.set_journal_id(77);
+  ASSERT_TRUE(other.write({{5}, "state"}));
+  ASSERT_FALSE(run_verify());
+  EXPECT_NE(out_.str().find("DAMAGED: it belongs to another journal"), std::string::npos)
+      << out_.str();
+  EXPECT_EQ(open_refused().code, Code::kCorruption);
+}
+
 TEST_F(InspectTest, InspectPrintsRecords) {
   ASSERT_TRUE(inspect(disk_, kDir, {.from = {12}, .limit = 2}, quoted, out_));
   EXPECT_EQ(out_.str(), "{\"index\":12,\"time_ms\":12,\"record\":\"r12" + std::string(40, '.') +
