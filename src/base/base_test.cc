@@ -7,6 +7,7 @@
 #include "base/ids.h"
 #include "base/mailbox.h"
 #include "base/result.h"
+#include "base/utf8.h"
 
 namespace waystation {
 namespace {
@@ -38,6 +39,15 @@ TEST(ResultTest, EveryNameMapsBack) {
     EXPECT_GE(http_status(code), 400);
     EXPECT_NE(exit_code(code), 0);
   }
+}
+
+TEST(Utf8Test, APrefixEndsBetweenCharacters) {
+  const std::string text = "a\u00e9\u6f22\U0001f600";  // 1, 2, 3 and 4 bytes
+  const std::size_t whole[] = {0, 1, 1, 3, 3, 3, 6, 6, 6, 6, 10, 10};
+  for (std::size_t bytes = 0; bytes < std::size(whole); ++bytes) {
+    EXPECT_EQ(utf8_prefix(text, bytes), text.substr(0, whole[bytes])) << bytes;
+  }
+  EXPECT_EQ(utf8_prefix("\x80\x80", 1), "");
 }
 
 TEST(MailboxTest, RefusesWhenFullAndDeliversInOrder) {

@@ -1,8 +1,9 @@
-// Whether bytes are UTF-8 text, as text fields of records and JSON must be.
+// Bytes as UTF-8 text, which text fields of records and JSON must be.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace waystation {
@@ -31,6 +32,15 @@ inline bool is_utf8(std::string_view text) {
     at += size;
   }
   return true;
+}
+
+// The beginning of a text, at most so many bytes of it, without a part of a character at its end:
+// what messages show of what they were given.
+inline std::string utf8_prefix(std::string_view text, std::size_t bytes_max) {
+  if (text.size() <= bytes_max) return std::string(text);
+  std::size_t end = bytes_max;
+  while (end > 0 && (static_cast<std::uint8_t>(text[end]) & 0xc0) == 0x80) --end;
+  return std::string(text.substr(0, end));
 }
 
 }  // namespace waystation

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/thread_name.h"
+#include "base/utf8.h"
 #include "batch/runner_loop.h"
 
 namespace waystation::batch {
@@ -81,7 +82,7 @@ Status Runner::create(std::string tenant, message::BatchRequest request, store::
                       store::Done<BatchRow> done) {
   if (!broker::is_prepared_endpoint(request.endpoint)) {
     return Error{Code::kInvalidArgument,
-                 "batches can't be run for '" + request.endpoint.substr(0, 100) +
+                 "batches can't be run for '" + utf8_prefix(request.endpoint, 100) +
                      "'; they can for /v1/chat/completions, /v1/completions, /v1/embeddings "
                      "and /v1/responses",
                  "endpoint"};

@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/utf8.h"
 #include "broker/broker.h"
 #include "broker/reply.h"
 #include "stream/history.h"
@@ -277,7 +278,7 @@ Error Broker::unknown_model(const std::string& model) const {
     if (known.workers > 0) names += (names.empty() ? "" : ", ") + name;
   }
   return Error{Code::kModelNotFound,
-               "no worker serves the model '" + model.substr(0, 200) + "'; " +
+               "no worker serves the model '" + utf8_prefix(model, 200) + "'; " +
                    (names.empty() ? "no model is served now" : "served now: " + names),
                "model"};
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "message/chat.h"
 #include "message/completion.h"
 #include "message/embedding.h"
@@ -158,8 +159,7 @@ Result<Prepared> prepare(std::string_view endpoint, std::string body,
   const Row* row = row_of(endpoint);
   if (row == nullptr) {
     return Error{Code::kInvalidArgument,
-                 "the endpoint '" + std::string(endpoint.substr(0, 100)) + "' takes no requests",
-                 "url"};
+                 "the endpoint '" + utf8_prefix(endpoint, 100) + "' takes no requests", "url"};
   }
   auto parsed = row->parse(body);
   if (!parsed) return parsed.error();

@@ -3,6 +3,8 @@
 #include <boost/asio/ip/address.hpp>
 #include <boost/beast/core/string.hpp>
 
+#include "base/utf8.h"
+
 namespace waystation::front {
 namespace {
 
@@ -57,7 +59,8 @@ std::optional<Response> check_host(const Options& options, const Request& reques
 
 Response no_route(const Request& request, const std::string& allow) {
   if (allow.empty()) {
-    return error_response({Code::kNotFound, "there is nothing at " + request.path.substr(0, 200)});
+    return error_response(
+        {Code::kNotFound, "there is nothing at " + utf8_prefix(request.path, 200)});
   }
   Response response =
       error_response({Code::kMethodNotAllowed, "this path takes " + allow + " only"});

@@ -1,5 +1,6 @@
 // GET /v1/models and /v1/models/{id}: the models that workers serve now, in OpenAI's shape and with
 // what Waystation knows beside it.
+#include "base/utf8.h"
 #include "front/deps.h"
 #include "front/handlers.h"
 #include "front/loop.h"
@@ -53,7 +54,7 @@ Response one(const std::vector<broker::ModelView>& models, const std::string& id
     known += (known.empty() ? "" : ", ") + model.id;
   }
   return error_response({Code::kModelNotFound,
-                         "there is no model '" + id.substr(0, 200) +
+                         "there is no model '" + utf8_prefix(id, 200) +
                              "'; there is: " + (known.empty() ? "none yet" : known),
                          "model"});
 }

@@ -21,6 +21,7 @@
 #include <limits>
 #include <optional>
 
+#include "base/utf8.h"
 #include "front/deps.h"
 #include "front/feed.h"
 #include "front/handlers.h"
@@ -158,7 +159,8 @@ broker::Callback<broker::RequestView> on_loop(ExchangePtr exchange, Next next) {
 Result<RequestId> request_id_of(const Request& request) {
   const auto id = RequestId::parse(request.params.at(0));
   if (!id) {
-    return Error{Code::kNotFound, "there is no request '" + request.params[0].substr(0, 100) + "'"};
+    return Error{Code::kNotFound,
+                 "there is no request '" + utf8_prefix(request.params[0], 100) + "'"};
   }
   return *id;
 }

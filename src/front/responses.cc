@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "broker/prepare.h"
 #include "front/deps.h"
 #include "front/feed.h"
@@ -143,7 +144,8 @@ bool has_history(const message::ResponseRequest& request) {
 Result<RequestId> response_id_of(const Request& request) {
   const auto id = message::parse_response_id(request.params.at(0));
   if (!id) {
-    return Error{Code::kNotFound, "there is no response '" + request.params[0].substr(0, 100) + "'",
+    return Error{Code::kNotFound,
+                 "there is no response '" + utf8_prefix(request.params[0], 100) + "'",
                  "response_id"};
   }
   return *id;

@@ -23,11 +23,7 @@ Error bad_field(const char* name, const std::string& what) {
 
 std::string safe_filename(std::string name) {
   std::erase_if(name, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
-  if (name.size() > kFilenameBytesMax) {
-    std::size_t end = kFilenameBytesMax;
-    while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xc0) == 0x80) --end;
-    name.resize(end);
-  }
+  name = utf8_prefix(name, kFilenameBytesMax);
   return name.empty() || !is_utf8(name) ? "upload" : name;
 }
 

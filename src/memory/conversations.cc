@@ -1,4 +1,5 @@
 // Conversations: what clients ask for directly.
+#include "base/utf8.h"
 #include "memory/memory.h"
 
 namespace waystation::memory {
@@ -12,7 +13,7 @@ Result<ConversationRow> existing(Sql& sql, const std::string& tenant, const std:
   auto row = store::find_conversation(sql, tenant, id);
   if (!row) return row.error();
   if (!*row) {
-    return Error{Code::kNotFound, "there is no conversation '" + id.substr(0, 100) + "'"};
+    return Error{Code::kNotFound, "there is no conversation '" + utf8_prefix(id, 100) + "'"};
   }
   return std::move(**row);
 }
@@ -27,7 +28,8 @@ Result<ConversationRow> earlier(Sql& sql, const std::string& tenant, const std::
 }
 
 Error no_such_item(const std::string& item) {
-  return {Code::kNotFound, "there is no item '" + item.substr(0, 100) + "' in this conversation"};
+  return {Code::kNotFound,
+          "there is no item '" + utf8_prefix(item, 100) + "' in this conversation"};
 }
 
 // A Done that hands on to a callback.

@@ -1,6 +1,7 @@
 // Finding responses, and what a new one builds on.
 #include <algorithm>
 
+#include "base/utf8.h"
 #include "memory/memory.h"
 #include "stream/render/renderer.h"
 
@@ -104,7 +105,7 @@ Result<Item> referred_item(Sql& sql, const std::string& tenant,
   }
   const std::string param = "input[" + std::to_string(index) + "].id";
   return Error{Code::kInvalidArgument,
-               param + " refers to the item '" + name.substr(0, 100) +
+               param + " refers to the item '" + utf8_prefix(name, 100) +
                    "', which isn't stored here; send the item itself",
                param};
 }
@@ -121,7 +122,7 @@ Result<Context> context_of(Sql& sql, const std::string& tenant, message::Respons
     if (!conversation) return conversation.error();
     if (!*conversation) {
       return Error{Code::kNotFound,
-                   "there is no conversation '" + request.conversation.substr(0, 100) + "'",
+                   "there is no conversation '" + utf8_prefix(request.conversation, 100) + "'",
                    "conversation"};
     }
   }

@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "base/ids.h"
+#include "base/utf8.h"
 
 namespace waystation::message {
 namespace {
@@ -32,7 +33,7 @@ Result<int> type_major_version(std::string_view type) {
     if (ec != std::errc() || end != last || major < 1) major = -1;
   }
   if (major < 0) {
-    return bad("type", "the envelope's type '" + std::string(type.substr(0, 100)) +
+    return bad("type", "the envelope's type '" + utf8_prefix(type, 100) +
                            "' doesn't end in a version such as '.v1'");
   }
   return major;

@@ -4,6 +4,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 
+#include "base/utf8.h"
 #include "message/json_value.h"
 
 namespace waystation::message::fields {
@@ -41,9 +42,7 @@ Error wrong_type(std::string param, std::string_view wanted, const Value& got) {
 std::string quoted(std::string_view text) {
   constexpr std::size_t kBytesMax = 60;
   if (text.size() <= kBytesMax) return "'" + std::string(text) + "'";
-  std::size_t end = kBytesMax;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return "'" + std::string(text.substr(0, end)) + "…'";
+  return "'" + utf8_prefix(text, kBytesMax) + "…'";
 }
 
 std::string item(const std::string& param, std::size_t index) {

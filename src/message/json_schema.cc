@@ -6,6 +6,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/utf8.h"
 #include "message/json_schema_normaliser.h"
 #include "message/json_value.h"
 
@@ -164,7 +165,7 @@ Result<value> Normaliser::reference(const object& it, const std::string& at, con
   if (open.contains(ref)) return bad(where, "leads back to itself");
   const value* target = resolve(ref);
   if (target == nullptr) {
-    return bad(where, "is '" + ref.substr(0, 80) +
+    return bad(where, "is '" + utf8_prefix(ref, 80) +
                           "', which is not in this schema; only \"#\" and \"#/…\" can be followed");
   }
   const auto known = names_.find(ref);

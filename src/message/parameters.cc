@@ -5,6 +5,8 @@
 #include <charconv>
 #include <limits>
 
+#include "base/utf8.h"
+
 namespace waystation::message {
 namespace {
 
@@ -88,7 +90,7 @@ Status parse_logit_bias(const Object& body, Generation& out) {
   }
   for (const auto& member : *object) {
     const std::string_view key = member.key();
-    const std::string at = "logit_bias." + std::string(key.substr(0, 40));
+    const std::string at = "logit_bias." + utf8_prefix(key, 40);
     std::uint32_t token = 0;
     const auto [end, ec] = std::from_chars(key.data(), key.data() + key.size(), token);
     if (ec != std::errc() || end != key.data() + key.size()) {
@@ -113,7 +115,7 @@ Status check_metadata(const Object& body) {
     return bad("metadata", "may have at most " + std::to_string(kMetadataPairsMax) + " pairs");
   }
   for (const auto& member : *object) {
-    const std::string at = "metadata." + std::string(std::string_view(member.key()).substr(0, 40));
+    const std::string at = "metadata." + utf8_prefix(member.key(), 40);
     if (member.key().size() > kMetadataKeyBytesMax) {
       return bad(at, "has a name of more than " + std::to_string(kMetadataKeyBytesMax) + " bytes");
     }

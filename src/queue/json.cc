@@ -49,7 +49,7 @@ class Members {
       const std::string name(member.key());
       if (std::find(known.begin(), known.end(), name) != known.end()) continue;
       const std::vector<std::string> names(known.begin(), known.end());
-      return invalid(param(name.substr(0, 64)),
+      return invalid(param(utf8_prefix(name, 64)),
                      "is not known here; did you mean '" + nearest_name(name, names) + "'?");
     }
     return {};

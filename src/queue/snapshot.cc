@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "base/utf8.h"
 #include "queue/bytes.h"
 #include "queue/ledger.h"
 
@@ -176,7 +177,7 @@ const Queue* Ledger::queue_of(QueueId id) const {
 Result<QueueId> Ledger::find(const std::string& tenant, const std::string& name) const {
   const auto found = names_.find({tenant, name});
   if (found != names_.end()) return found->second;
-  return Error{Code::kNotFound, "there is no queue '" + name.substr(0, 128) + "'", "name"};
+  return Error{Code::kNotFound, "there is no queue '" + utf8_prefix(name, 128) + "'", "name"};
 }
 
 QueueInfo Ledger::info(QueueId id) const {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/utf8.h"
 
 namespace waystation::store {
 namespace {
@@ -77,7 +78,7 @@ BatchRow batch_of(const Rows& rows) {
 }
 
 Error no_such_batch(const std::string& id) {
-  return {Code::kNotFound, "there is no batch '" + id.substr(0, 100) + "'", "batch_id"};
+  return {Code::kNotFound, "there is no batch '" + utf8_prefix(id, 100) + "'", "batch_id"};
 }
 
 }  // namespace
@@ -156,7 +157,7 @@ Result<BatchPage> list_batches(Sql& sql, const std::string& tenant, const PageQu
     if (!rows) return rows.error();
     if (!rows->next()) {
       return Error{Code::kInvalidArgument,
-                   "'after' names no batch: '" + query.after.substr(0, 100) + "'", "after"};
+                   "'after' names no batch: '" + utf8_prefix(query.after, 100) + "'", "after"};
     }
     after = rows->integer(0);
   }

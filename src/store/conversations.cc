@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/utf8.h"
+
 namespace waystation::store {
 namespace {
 
@@ -20,7 +22,7 @@ Result<std::vector<Item>> items_of(Result<Rows> rows) {
 }
 
 Error no_such_place(const std::string& after) {
-  return {Code::kInvalidArgument, "after: there is no item '" + after.substr(0, 100) + "' here",
+  return {Code::kInvalidArgument, "after: there is no item '" + utf8_prefix(after, 100) + "' here",
           "after"};
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/utf8.h"
 
 namespace waystation::store {
 namespace {
@@ -32,7 +33,7 @@ FileRow row_of(const Rows& rows) {
 }
 
 Error no_such_file(const std::string& id) {
-  return {Code::kNotFound, "there is no file '" + id.substr(0, 100) + "'", "file_id"};
+  return {Code::kNotFound, "there is no file '" + utf8_prefix(id, 100) + "'", "file_id"};
 }
 
 }  // namespace
@@ -233,7 +234,7 @@ Status Files::list(std::string tenant, std::string purpose, PageQuery query, Don
           if (!rows) return rows.error();
           if (!rows->next()) {
             return Error{Code::kInvalidArgument,
-                         "'after' names no file: '" + query.after.substr(0, 100) + "'", "after"};
+                         "'after' names no file: '" + utf8_prefix(query.after, 100) + "'", "after"};
           }
           after = rows->integer(0);
         }

@@ -3,6 +3,8 @@
 #include <boost/json.hpp>
 #include <cmath>
 
+#include "base/utf8.h"
+
 namespace waystation::upstream {
 namespace {
 
@@ -138,9 +140,7 @@ Result<std::uint32_t> index_in(const json::object& from, std::string_view name,
 
 std::string cut(std::string_view text, std::size_t bytes_max) {
   if (text.size() <= bytes_max) return std::string(text);
-  std::size_t end = bytes_max;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
-  return std::string(text.substr(0, end)) + "…";
+  return utf8_prefix(text, bytes_max) + "…";
 }
 
 Error within(std::string place, Error error) {

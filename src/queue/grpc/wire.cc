@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/sha256.h"
+#include "base/utf8.h"
 #include "queue/bytes.h"
 
 namespace waystation::queue {
@@ -154,7 +155,7 @@ Result<Settle> parse_settle(const v1::Settle& from) {
   }
   settle.lease = from.lease();
   settle.ms = from.ms();
-  settle.reason = from.reason().substr(0, kReasonBytesMax);
+  settle.reason = utf8_prefix(from.reason(), kReasonBytesMax);
   for (const v1::IdRange& range : from.ranges()) {
     settle.ranges.push_back({range.first(), range.count()});
   }
