@@ -23,8 +23,10 @@ CLANG = "clang++-16"
 INPUT_BYTES_MAX = 16 << 10
 MEMORY_MB_MAX = 2048
 ENVIRONMENT = {
-    # Memory that was let go is soon used again, which keeps big buffers cheap.
-    "ASAN_OPTIONS": "quarantine_size_mb=16",
+    # Memory that was let go is soon used again, which keeps big buffers cheap. Binutils name the
+    # places in a report: LLVM's own tool for that would be one more package.
+    "ASAN_OPTIONS": "quarantine_size_mb=16:external_symbolizer_path="
+                    f"{shutil.which('addr2line') or ''}",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
 
