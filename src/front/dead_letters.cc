@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/utf8.h"
 #include "front/deps.h"
 #include "front/handlers.h"
 #include "front/on_loop.h"
@@ -37,7 +38,7 @@ Result<std::optional<RequestId>> after_of(const store::PageQuery& page) {
   const auto id = RequestId::parse(page.after);
   if (id) return id;
   return Error{Code::kInvalidArgument,
-               "'after' names no dead letter: '" + page.after.substr(0, 100) + "'", "after"};
+               "'after' names no dead letter: '" + utf8_prefix(page.after, 100) + "'", "after"};
 }
 
 }  // namespace
