@@ -1,8 +1,7 @@
 // Makes long valid logs by doing random things to a ledger.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include "base/check.h"
 #include "ledger/testing.h"
 
 namespace waystation::ledger::testing {
@@ -119,7 +118,7 @@ class RandomLog {
 
   void release_lanes(Proposal& out) {
     for (const RequestId id : ledger_.blocking()) {
-      EXPECT_TRUE(ledger_.discard(id, now_ms_, out));
+      CHECK(ledger_.discard(id, now_ms_, out));
     }
   }
 
