@@ -114,6 +114,7 @@ TEST(Config, WhatIsOutOfRangeOrNoTomlIsSaid) {
   EXPECT_NE(complaint("durability = \"maybe\"\n").find("durability"), std::string::npos);
   EXPECT_NE(complaint("slots = = 1\n").find("1: "), std::string::npos);
   EXPECT_NE(complaint("a = 1\na = 2\n").find("2: "), std::string::npos);
+  EXPECT_NE(complaint("\n[%[upstream\n").find("2: "), std::string::npos);
   EXPECT_EQ(parsed({"--config", "/nowhere/x.toml"}).status.error().code, Code::kNotFound);
 }
 

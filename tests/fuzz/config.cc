@@ -113,6 +113,8 @@ void check(std::string_view content) {
   REQUIRE(once.error().code == Code::kInvalidArgument, once.error().message);
   const long line = line_of(once.error().message, path);
   REQUIRE(line >= 1, once.error().message);
+  // toml++ looks for what isn't UTF-8 some bytes ahead, so of two mistakes either may be named.
+  if (!is_utf8(content)) return;
   REQUIRE(line_of(moved.error().message, path) == line + 1, moved.error().message);
 }
 
