@@ -186,6 +186,8 @@ Status Answer::read_choice(const json::object& from, std::size_t position, bool 
   auto index = index_in(from, "index", streamed ? 0 : position, choices_.size());
   if (!index) return index.error();
   Choice& choice = choices_[*index];
+  // The choice is over, perhaps for the link too, where an output after the last one is an error.
+  if (!choice.finish_reason.empty()) return {};
   std::size_t bytes = 0;
   const json::object* logprobs = object_at(from, "logprobs");
   if (kind_ == Kind::kChat) {
@@ -220,7 +222,6 @@ Status Answer::read_finish(const json::object& from, Choice& choice, bool stream
   if (theirs->empty() && streamed) return {};
   auto reason = finish_reason_of(theirs->empty() ? "stop" : *theirs);
   if (!reason) return reason.error();
-  if (!choice.finish_reason.empty()) return {};
   choice.finish_reason = *reason;
   ++finished_count_;
   begun_ = true;

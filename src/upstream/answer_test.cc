@@ -97,6 +97,29 @@ TEST(Answer, SeveralChoicesFinishOneByOne) {
   EXPECT_FALSE(out[0].more());
 }
 
+// Whether the first finish is on its way already makes no difference.
+TEST(Answer, WhatComesForAFinishedChoiceIsLeftOut) {
+  for (const bool take_before : {true, false}) {
+    Answer answer = chat(2);
+    ASSERT_TRUE(answer.on_event(content("b", "\"stop\"", 1)));
+    auto out = take_before ? taken(answer) : std::vector<v1::Output>();
+    ASSERT_TRUE(answer.on_event(content(" and more", "\"length\"", 1)));
+    ASSERT_TRUE(answer.on_event(content("a", "\"stop\"", 0)));
+    ASSERT_TRUE(answer.end());
+    answer.take(out);
+    std::string text;
+    int finishes = 0;
+    for (const v1::Output& output : out) {
+      if (output.choice() != 1) continue;
+      text += output.text();
+      EXPECT_EQ(finishes, 0);
+      finishes += output.finish_reason().empty() ? 0 : 1;
+    }
+    EXPECT_EQ(text, "b");
+    EXPECT_EQ(finishes, 1);
+  }
+}
+
 TEST(Answer, AWholeDocument) {
   Answer answer = chat(2);
   ASSERT_TRUE(answer.on_document(
