@@ -137,6 +137,9 @@ Result<SegmentHeader> decode_segment_header(std::string_view bytes) {
   header.first.value = get<std::uint64_t>(&bytes[24]);
   header.previous_time_ms = get<std::int64_t>(&bytes[32]);
   header.previous_crc = get<std::uint32_t>(&bytes[40]);
+  if (header.journal_id == 0 || header.first.value == 0) {
+    return Error{Code::kCorruption, "its header names no journal or no record"};
+  }
   return header;
 }
 
