@@ -21,6 +21,13 @@ Error misfit(const char* what) {
   return Error{Code::kCorruption, std::string("a record doesn't fit the queues' state: ") + what};
 }
 
+Status check_live(const Frame& frame, const Range& part) {
+  for (std::uint64_t i = 0; !frame.settled.empty() && i < part.count; ++i) {
+    if (frame.is_settled(part.first + i)) return misfit("a message was settled before");
+  }
+  return {};
+}
+
 }  // namespace
 
 Status Ledger::apply(std::string_view bytes, LogIndex index) {
@@ -42,6 +49,7 @@ Status Ledger::apply_one(const Started& body) {
 
 Status Ledger::apply_one(const Created& body) {
   if (body.queue.value < next_queue_) return misfit("a queue's number is used again");
+  if (names_.contains({body.tenant, body.name})) return misfit("a queue is made twice");
   next_queue_ = body.queue.value + 1;
   Queue& queue = queues_[body.queue];
   queue.id = body.queue;
@@ -140,9 +148,7 @@ Status Ledger::apply_one(const Settled& body) {
 
 // May remove the frame.
 Status Ledger::settle_part(Queue& queue, Frame& frame, const Range& part) {
-  for (std::uint64_t i = 0; !frame.settled.empty() && i < part.count; ++i) {
-    if (frame.is_settled(part.first + i)) return misfit("a message is settled twice");
-  }
+  if (const Status live = check_live(frame, part); !live) return live;
   if (!frame.is_plain() || touches(queue.dead, part) || touches(queue.not_before, part)) {
     for (std::uint64_t i = 0; i < part.count; ++i) {
       const MessageId id = part.first + i;
@@ -176,6 +182,7 @@ Status Ledger::apply_one(const Returned& body) {
   Queue* queue = queue_of(body.queue);
   if (queue == nullptr) return misfit("a message comes back to no queue");
   const Status known = each_part(*queue, body.ranges, [&](Frame& frame, const Range& part) {
+    if (const Status live = check_live(frame, part); !live) return live;
     if (body.counts) fail_part(*queue, frame, part);
     for (std::uint64_t i = 0; i < part.count; ++i) {
       const MessageId id = part.first + i;
@@ -195,6 +202,7 @@ Status Ledger::apply_one(const Died& body) {
   Queue* queue = queue_of(body.queue);
   if (queue == nullptr) return misfit("a dead letter of no queue");
   return each_part(*queue, body.ranges, [&](Frame& frame, const Range& part) {
+    if (const Status live = check_live(frame, part); !live) return live;
     fail_part(*queue, frame, part);
     for (std::uint64_t i = 0; i < part.count; ++i) {
       const MessageId id = part.first + i;

@@ -71,6 +71,12 @@ class Reader {
     fail();
     return 0;
   }
+  // Milliseconds that can be added to without harm.
+  std::int64_t time() { return time(varint()); }
+  std::int64_t time(std::uint64_t value) {
+    if (value >= std::uint64_t{1} << 62) fail();
+    return good_ ? static_cast<std::int64_t>(value) : 0;
+  }
   std::string_view text() {
     const std::uint64_t size = varint();
     if (!has(size)) return {};

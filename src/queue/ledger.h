@@ -163,7 +163,8 @@ class Ledger {
   Result<Ranges> dead_ranges(const Queue& queue, const std::vector<MessageId>& ids) const;
   void expire_messages(Queue& queue, TimeMs now_ms, Proposal& out);
   void write_queue(Writer& writer, const Queue& queue) const;
-  Status read_queue(Reader& reader);
+  // What the ledger can't have written, fails.
+  void read_queue(Reader& reader);
 
   const Limits limits_;
   bool began_ = false;  // schedules are kept only from then on

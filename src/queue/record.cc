@@ -128,7 +128,7 @@ void write(Writer& writer, const Returned& body) {
 void read(Reader& reader, Returned& body) {
   body.queue.value = reader.u64();
   body.counts = reader.u8() != 0;
-  body.not_before_ms = static_cast<TimeMs>(reader.varint());
+  body.not_before_ms = reader.time();
   body.ranges = read_ranges(reader);
 }
 
@@ -183,8 +183,8 @@ std::vector<MessageOptions> read_options(Reader& reader) {
     const std::uint8_t priority = reader.u8();
     if (priority >= kPriorities) reader.fail();
     each.priority = static_cast<Priority>(priority % kPriorities);
-    each.not_before_ms = static_cast<TimeMs>(reader.varint());
-    each.deadline_ms = static_cast<TimeMs>(reader.varint());
+    each.not_before_ms = reader.time();
+    each.deadline_ms = static_cast<TimeMs>(reader.varint());  // as far away as it was given
   }
   return options;
 }
@@ -198,7 +198,7 @@ void write_settings(Writer& writer, const Settings& settings) {
 Settings read_settings(Reader& reader) {
   Settings settings;
   settings.attempts_max = static_cast<std::uint32_t>(reader.varint());
-  settings.lease_ms = static_cast<TimeMs>(reader.varint());
+  settings.lease_ms = reader.time();
   settings.dead_blocks = reader.u8() != 0;
   return settings;
 }
@@ -233,7 +233,7 @@ Result<Record> decode(std::string_view bytes) {
   Reader reader(bytes);
   Record record;
   const std::size_t type = reader.u8();
-  record.time_ms = static_cast<TimeMs>(reader.u64());
+  record.time_ms = reader.time(reader.u64());
   const bool known = type > 0 && read_body(type - 1, reader, record.body);
   if (!known || !reader.good() || !reader.at_end()) {
     return Error{Code::kCorruption, "a record of the queues' journal can't be read (type " +

@@ -15,10 +15,10 @@ std::string_view bytes_of(const std::vector<std::uint8_t>& values) {
   return {reinterpret_cast<const char*>(values.data()), values.size()};
 }
 
-Result<std::vector<std::uint8_t>> each_of(Reader& reader, std::uint32_t count) {
+std::vector<std::uint8_t> each_of(Reader& reader, std::uint32_t count) {
   const std::string_view bytes = reader.text();
   if (!bytes.empty() && bytes.size() != count) reader.fail();
-  return std::vector<std::uint8_t>(bytes.begin(), bytes.end());
+  return {bytes.begin(), bytes.end()};
 }
 
 void write_frame(Writer& writer, const Frame& frame) {
@@ -32,19 +32,28 @@ void write_frame(Writer& writer, const Frame& frame) {
   writer.text(bytes_of(frame.failures));
 }
 
-Frame read_frame(Reader& reader) {
+// A frame that the ledger can have made, of messages from `least` to before `end`.
+Frame read_frame(Reader& reader, MessageId least, MessageId end) {
   Frame frame;
   frame.first = reader.varint();
-  frame.count = static_cast<std::uint32_t>(reader.varint());
+  const std::uint64_t count = reader.varint();
   frame.record.value = reader.varint();
   frame.bytes = reader.varint();
-  frame.published_ms = static_cast<TimeMs>(reader.varint());
+  frame.published_ms = reader.time();
   frame.options = read_options(reader);
-  frame.settled = each_of(reader, frame.count).value();
-  frame.failures = each_of(reader, frame.count).value();
+  if (frame.first < least || frame.first >= end || count == 0 || count > kFrameMessagesMax ||
+      count > end - frame.first || frame.record.value == 0 || frame.bytes > kFrameBytesMax) {
+    reader.fail();
+    return frame;
+  }
+  frame.count = static_cast<std::uint32_t>(count);
+  frame.settled = each_of(reader, frame.count);
+  frame.failures = each_of(reader, frame.count);
   if (frame.options.size() > 1 && frame.options.size() != frame.count) reader.fail();
+  if (std::ranges::any_of(frame.settled, [](std::uint8_t flag) { return flag > 1; })) reader.fail();
   frame.live = frame.count - static_cast<std::uint32_t>(
                                  std::count(frame.settled.begin(), frame.settled.end(), 1));
+  if (frame.live == 0) reader.fail();
   return frame;
 }
 
@@ -70,9 +79,11 @@ void Ledger::write_queue(Writer& writer, const Queue& queue) const {
     writer.varint(id);
     writer.varint(static_cast<std::uint64_t>(time_ms));
   }
-  // Past their time they bind no more, and who forgot them when is of no account.
+  // Past their time they bind no more, and who forgot them when is of no account; nor does one that
+  // was bound again since.
   const auto binds = [&](const auto& each) {
-    return each.first + limits_.key_ttl_ms > last_time_ms_;
+    return each.first + limits_.key_ttl_ms > last_time_ms_ &&
+           queue.keys.at(each.second).time_ms == each.first;
   };
   writer.varint(static_cast<std::uint64_t>(
       std::count_if(queue.key_order.begin(), queue.key_order.end(), binds)));
@@ -87,49 +98,63 @@ void Ledger::write_queue(Writer& writer, const Queue& queue) const {
   }
 }
 
-Status Ledger::read_queue(Reader& reader) {
+void Ledger::read_queue(Reader& reader) {
   Queue queue;
   queue.id.value = reader.varint();
   queue.tenant = reader.text();
   queue.name = reader.text();
   queue.settings = read_settings(reader);
   queue.next = reader.varint();
+  const bool is_new = !queues_.contains(queue.id) && queue.id.value < next_queue_ &&
+                      !names_.contains({queue.tenant, queue.name});
+  if (!is_new || queue.next == 0) reader.fail();
+  MessageId least = 1;
   for (auto left = reader.varint(); left > 0 && reader.good(); --left) {
-    Frame frame = read_frame(reader);
+    Frame frame = read_frame(reader, least, queue.next);
+    if (!reader.good()) break;
+    least = frame.end();
     queue.live += frame.live;
     queue.bytes += frame.bytes;
-    by_record_[frame.record] = {queue.id, frame.first};
+    if (!by_record_.emplace(frame.record, std::pair{queue.id, frame.first}).second) reader.fail();
     const MessageId first = frame.first;
     queue.frames.emplace_hint(queue.frames.end(), first, std::move(frame));
   }
+  // Nothing more is kept of what is settled.
+  const auto is_live = [&queue](MessageId id) {
+    const Frame* frame = queue.frame_of(id);
+    return frame != nullptr && !frame->is_settled(id);
+  };
   for (auto left = reader.varint(); left > 0 && reader.good(); --left) {
     const MessageId id = reader.varint();
     DeadLetter& letter = queue.dead[id];
     letter.reason = reader.text();
-    letter.died_ms = static_cast<TimeMs>(reader.varint());
+    letter.died_ms = reader.time();
     letter.blocks = reader.u8() != 0;
-    if (queue.frame_of(id) == nullptr) reader.fail();
+    if (!is_live(id)) reader.fail();
   }
   for (auto left = reader.varint(); left > 0 && reader.good(); --left) {
     const MessageId id = reader.varint();
-    queue.not_before[id] = static_cast<TimeMs>(reader.varint());
+    queue.not_before[id] = reader.time();
+    if (!is_live(id)) reader.fail();
   }
   for (auto left = reader.varint(); left > 0 && reader.good(); --left) {
     std::string key(reader.text());
-    BoundKey& bound = queue.keys[key];
+    const auto [at, is_first] = queue.keys.try_emplace(key);
+    if (!is_first) reader.fail();
+    BoundKey& bound = at->second;
     bound.fingerprint = reader.text();
     bound.first = reader.varint();
     bound.count = reader.varint();
-    bound.time_ms = static_cast<TimeMs>(reader.varint());
+    bound.time_ms = reader.time();
     queue.key_order.emplace_back(bound.time_ms, std::move(key));
   }
+  if (!reader.good()) return;
   totals_.messages += queue.live;
   totals_.bytes += queue.bytes;
   totals_.dead += queue.dead.size();
   totals_.keys += queue.keys.size();
   names_[{queue.tenant, queue.name}] = queue.id;
   queues_[queue.id] = std::move(queue);
-  return {};
 }
 
 std::string Ledger::snapshot() const {
@@ -153,10 +178,10 @@ Status Ledger::restore(std::string_view snapshot, LogIndex index) {
   }
   epoch_ = reader.varint();
   next_queue_ = reader.varint();
-  last_time_ms_ = static_cast<TimeMs>(reader.varint());
+  last_time_ms_ = reader.time();
   index_ = index;
   for (auto left = reader.varint(); left > 0 && reader.good(); --left) {
-    if (const Status read = read_queue(reader); !read) return read;
+    read_queue(reader);
   }
   if (!reader.good() || !reader.at_end()) {
     return Error{Code::kCorruption, "the queues' checkpoint can't be read"};
