@@ -71,7 +71,7 @@ class Run:
         self.log = BUILD / f"{name}.log"
         self.command = [
             self.program, self.kept, HERE / "corpus" / name, f"-max_total_time={seconds}",
-            f"-max_len={INPUT_BYTES_MAX}", f"-rss_limit_mb={MEMORY_MB_MAX}", "-timeout=10",
+            f"-max_len={INPUT_BYTES_MAX}", f"-rss_limit_mb={MEMORY_MB_MAX}", "-timeout=25",
             "-jobs=0", "-print_final_stats=1", f"-artifact_prefix={self.found / name}-"]
 
     def go(self):
