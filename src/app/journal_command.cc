@@ -18,6 +18,7 @@
 #include "journal/posix_file_system.h"
 #include "message/proto/records.pb.h"
 #include "queue/record_json.h"
+#include "queue/salvage.h"
 
 namespace waystation::app {
 namespace {
@@ -123,14 +124,6 @@ std::string record_json(std::string_view bytes, bool with_text) {
 // Into a folder of another name first, so that an interrupted run leaves nothing that looks whole.
 Status run_salvage(journal::FileSystem& files, const std::string& dir, std::string to,
                    bool dry_run) {
-  if (is_of_queues(dir)) {
-    return Error{
-        Code::kInvalidArgument,
-        "salvage knows the journal of requests only; to start without the queues' messages, "
-        "keep " +
-            dir + " under another name",
-        "DIR"};
-  }
   if (to.empty() && !dry_run) {
     return Error{Code::kInvalidArgument, "name the new folder with --to, or use --dry-run", "to"};
   }
@@ -145,9 +138,10 @@ Status run_salvage(journal::FileSystem& files, const std::string& dir, std::stri
                  partial + " is left of an interrupted salvage; remove it first", "to"};
   }
   std::random_device random;
-  broker::SalvageOptions options{.dir = dir, .to = partial, .dry_run = dry_run};
+  journal::SalvageOptions options{.dir = dir, .to = partial, .dry_run = dry_run};
   options.new_journal_id = std::uint64_t{random()} << 32 | random() | 1;
-  const Status saved = broker::salvage(files, options, std::cout);
+  const Status saved = is_of_queues(dir) ? queue::salvage(files, options, std::cout)
+                                         : broker::salvage(files, options, std::cout);
   if (!saved && !dry_run) std::filesystem::remove_all(partial, error);
   if (!saved || dry_run) return saved;
   std::filesystem::rename(partial, to, error);
@@ -195,7 +189,8 @@ Run add_journal(CLI::App& parser) {
       "  waystation journal inspect data --from 100 --limit 20\n"
       "  waystation journal inspect data/queues\n"
       "  waystation journal salvage data --dry-run\n"
-      "  waystation journal salvage data --to journal-saved");
+      "  waystation journal salvage data --to journal-saved\n"
+      "  waystation journal salvage data/queues --to queues-saved");
   return [command, verify, inspect] {
     journal::PosixFileSystem files;
     const std::string dir = journal_dir(command->dir);

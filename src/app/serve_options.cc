@@ -68,13 +68,8 @@ Result<std::vector<upstream::Options>> upstreams_of_flags(CLI::App& parser) {
   return upstreams;
 }
 
-}  // namespace
-
-void add_serve_options(CLI::App& parser, ServeOptions& options) {
-  ServeOptions& o = options;
-  parser.add_option("--listen", o.listen, "Address for HTTP; loopback unless there are API keys")
-      ->capture_default_str();
-  parser.add_option("--data", o.data, "Folder for the journal")->capture_default_str();
+// Who answers.
+void add_model_options(CLI::App& parser, ServeOptions& o) {
   parser.add_option("--model", o.models,
                     "Model to serve: FILE.gguf or NAME=FILE.gguf (repeatable)");
   parser.add_option("--embed-model", o.embed_models,
@@ -94,6 +89,10 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
       ->check(CLI::Range(0, 4096));
   parser.add_option("--scripted", o.scripted,
                     "Serve the scripted engine, for tests and load: \"tokens=64,interval-ms=20\"");
+}
+
+// Who may call, and from where.
+void add_access_options(CLI::App& parser, ServeOptions& o) {
   parser.add_option("--api-key-file", o.api_key_file, "API keys (see: waystation keys)");
   parser.add_option("--link-listen", o.link_listen, "Take remote workers at HOST:PORT");
   parser.add_option("--join-token-file", o.join_token_file, "Secret that remote workers must know");
@@ -106,9 +105,14 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
       "Serve people's queues over gRPC at HOST:PORT; loopback unless there are API keys");
   parser.add_option("--queue-cert", o.queue_cert, "TLS certificate for --queue-listen (PEM)");
   parser.add_option("--queue-key", o.queue_key, "TLS key for --queue-listen (PEM)");
-  parser.add_option("--durability", o.durability, "disk: synced; os: written; none: memory only")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"disk", "os", "none"}));
+  parser.add_option("--cors-origin", o.cors_origins,
+                    "Origin that browsers may call from (repeatable)");
+  parser.add_option("--allow-host", o.allow_hosts,
+                    "Without API keys: name that clients may call the server by, beside localhost "
+                    "(repeatable)");
+}
+
+void add_limit_options(CLI::App& parser, ServeOptions& o) {
   parser.add_option("--queue-max", o.queue_max, "Requests queued and running at most")
       ->capture_default_str();
   parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")
@@ -135,6 +139,13 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
                   "Connections without a request are closed after this")
       ->capture_default_str()
       ->check(milliseconds);
+}
+
+// What is kept, and for how long.
+void add_storage_options(CLI::App& parser, ServeOptions& o) {
+  parser.add_option("--durability", o.durability, "disk: synced; os: written; none: memory only")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"disk", "os", "none"}));
   parser
       .add_option("--journal-bytes-max", o.journal_bytes_max,
                   "Above this size the oldest ended requests are forgotten")
@@ -150,6 +161,10 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
       ->capture_default_str();
   parser.add_option("--response-days", o.response_days, "Stored responses are kept this long")
       ->capture_default_str();
+}
+
+// What becomes of conversations and of requests that were asked before.
+void add_behaviour_options(CLI::App& parser, ServeOptions& o) {
   parser
       .add_option("--conversation-busy", o.conversation_busy,
                   "A turn of a conversation that has one in flight: queue it, or refuse it")
@@ -169,11 +184,20 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
                   "Answers older than this are made anew")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  parser.add_option("--cors-origin", o.cors_origins,
-                    "Origin that browsers may call from (repeatable)");
-  parser.add_option("--allow-host", o.allow_hosts,
-                    "Without API keys: name that clients may call the server by, beside localhost "
-                    "(repeatable)");
+}
+
+}  // namespace
+
+void add_serve_options(CLI::App& parser, ServeOptions& options) {
+  ServeOptions& o = options;
+  parser.add_option("--listen", o.listen, "Address for HTTP; loopback unless there are API keys")
+      ->capture_default_str();
+  parser.add_option("--data", o.data, "Folder for the journal")->capture_default_str();
+  add_model_options(parser, o);
+  add_access_options(parser, o);
+  add_storage_options(parser, o);
+  add_limit_options(parser, o);
+  add_behaviour_options(parser, o);
   parser
       .add_option("--grace-seconds", o.grace_seconds,
                   "On SIGTERM, wait this long for running answers")

@@ -114,6 +114,9 @@ class Ledger {
   QueueInfo info(QueueId queue) const;
   std::vector<QueueInfo> list(const std::string& tenant) const;
   Totals totals() const;
+  const std::map<QueueId, Queue>& queues() const { return queues_; }
+  QueueId next_queue() const { return QueueId{next_queue_}; }
+  TimeMs last_time_ms() const { return last_time_ms_; }
   std::uint64_t epoch() const { return epoch_; }
   LogIndex index() const { return index_; }
 

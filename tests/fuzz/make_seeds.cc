@@ -177,6 +177,11 @@ void put_queue_log(const std::string& name, queue::TestLedger& ledger) {
   std::string out = "r";
   for (const std::string& record : ledger.out()) append_block(out, record);
   put("queue_log", "log-" + name, out);
+  std::string holed = "h";
+  for (std::size_t i = 0; i < ledger.out().size(); ++i) {
+    append_block(holed, i % 5 == 3 ? std::string() : ledger.out()[i]);
+  }
+  put("queue_log", "holes-" + name, holed);
   put("queue_log", "checkpoint-" + name, "c" + ledger->snapshot());
 }
 

@@ -1,13 +1,16 @@
 // The records and checkpoints of people's queues.
 //
 //   input   'r', then blocks, each a record: a log from its beginning
+//           'h', then the same with holes: an empty block is where records are lost
 //           anything else, then a checkpoint
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "fuzz/fuzz.h"
 #include "queue/ledger.h"
 #include "queue/record.h"
+#include "queue/salvage.h"
 
 namespace waystation::fuzz {
 namespace {
@@ -17,6 +20,7 @@ using namespace waystation::queue;
 constexpr TimeMs kNowMs = 1'800'000'000'000;
 constexpr TimeMs kLeaseMs = 1000;
 constexpr int kTakesMax = 20;
+constexpr std::uint64_t kLostAtOnce = 2;
 // Small, so that payloads leave memory.
 constexpr Limits kLimits{.memory_bytes_max = 4096, .queue_memory_bytes_min = 256};
 
@@ -114,6 +118,33 @@ void check_log(Input& input) {
   check_state(ledger, std::move(tenants));
 }
 
+// Whatever is lost, and whatever is there instead: a log comes of it that a server can start from.
+void check_salvage(Input& input) {
+  Salvage salvage;
+  Ledger follower(kLimits);
+  LogIndex index;
+  const Status begun = salvage.begin([](LogIndex) { return false; },
+                                     [&](std::string record, TimeMs) {
+                                       ++index.value;
+                                       return follower.apply(record, index);
+                                     });
+  REQUIRE(begun, "not begun");
+  while (!input.empty()) {
+    const std::string_view bytes = input.block();
+    if (bytes.empty()) {
+      salvage.hole(kLostAtOnce);
+      continue;
+    }
+    const auto taken = salvage.take(bytes);
+    REQUIRE(taken, taken.error().message);
+  }
+  const Status finished = salvage.finish();
+  REQUIRE(finished, finished.error().message);
+  std::ostringstream out;
+  salvage.tell(out, {}, {});
+  check_state(follower, {});
+}
+
 void check_checkpoint(std::string_view bytes) {
   Ledger ledger(kLimits);
   const LogIndex index{1'000'000};
@@ -130,8 +161,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace waystation::fuzz;
   be_quiet();
   Input input(data, size);
-  if (input.u8() == 'r') {
+  const std::uint8_t kind = input.u8();
+  if (kind == 'r') {
     check_log(input);
+  } else if (kind == 'h') {
+    check_salvage(input);
   } else {
     check_checkpoint(input.rest());
   }
