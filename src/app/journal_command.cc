@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <random>
 #include <system_error>
 
@@ -15,8 +16,11 @@
 #include "broker/salvage.h"
 #include "guard/keys.h"
 #include "journal/inspect.h"
+#include "journal/log_scan.h"
 #include "journal/posix_file_system.h"
+#include "journal/salvage.h"
 #include "message/proto/records.pb.h"
+#include "queue/record.h"
 #include "queue/record_json.h"
 #include "queue/salvage.h"
 
@@ -29,12 +33,30 @@ std::string journal_dir(const std::string& given) {
   return std::filesystem::is_directory(inner) ? inner.string() : given;
 }
 
-// The journal of queues has records of its own kind, and a folder of this name
-// (docs/formats/queue.md).
-bool is_of_queues(const std::string& dir) {
+bool is_named_queues(const std::string& dir) {
   std::string name = std::filesystem::path(dir).lexically_normal().filename().string();
   if (name.empty()) name = std::filesystem::path(dir).lexically_normal().parent_path().filename();
   return name == "queues";
+}
+
+// The journal of queues has records of its own kind (docs/formats/queue.md). The first record that
+// can be read tells, whatever its folder is called; without one the name must do.
+bool is_of_queues(journal::FileSystem& files, const std::string& dir) {
+  const auto listing = journal::list_journal(files, dir);
+  if (!listing) return is_named_queues(dir);
+  std::optional<bool> found;
+  const auto look = [&found](LogIndex, TimeMs, std::string_view bytes) -> Status {
+    v1::Record record;
+    if (queue::decode(bytes)) {
+      found = true;
+    } else if (record.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+      found = false;
+    }
+    return found ? Status(Error{Code::kCancelled, "seen enough"}) : Status();
+  };
+  const auto skip = [](const journal::LostRange&) { return Status(); };
+  (void)journal::read_leftover(files, dir, *listing, {}, std::nullopt, {look, skip});
+  return found.value_or(is_named_queues(dir));
 }
 
 // Everything that is a journal in what was named.
@@ -140,8 +162,8 @@ Status run_salvage(journal::FileSystem& files, const std::string& dir, std::stri
   std::random_device random;
   journal::SalvageOptions options{.dir = dir, .to = partial, .dry_run = dry_run};
   options.new_journal_id = std::uint64_t{random()} << 32 | random() | 1;
-  const Status saved = is_of_queues(dir) ? queue::salvage(files, options, std::cout)
-                                         : broker::salvage(files, options, std::cout);
+  const Status saved = is_of_queues(files, dir) ? queue::salvage(files, options, std::cout)
+                                                : broker::salvage(files, options, std::cout);
   if (!saved && !dry_run) std::filesystem::remove_all(partial, error);
   if (!saved || dry_run) return saved;
   std::filesystem::rename(partial, to, error);
@@ -196,11 +218,12 @@ Run add_journal(CLI::App& parser) {
     const std::string dir = journal_dir(command->dir);
     if (verify->parsed()) return finish(verify_all(files, command->dir));
     if (inspect->parsed()) {
+      const bool of_queues = is_of_queues(files, dir);
       return finish(journal::inspect(
           files, dir, {LogIndex{command->from}, command->limit},
           [&](std::string_view record) {
-            return is_of_queues(dir) ? queue::record_json(record, command->with_text)
-                                     : record_json(record, command->with_text);
+            return of_queues ? queue::record_json(record, command->with_text)
+                             : record_json(record, command->with_text);
           },
           std::cout));
     }

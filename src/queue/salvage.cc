@@ -242,7 +242,11 @@ Status Salvage::clear_the_lanes(const Queue& queue, const Ranges& ranges) {
   }
   const Ranges there = live(queue, over);
   if (there.empty()) return {};
-  for (const Range& range : there) affected_[queue.id].turn_over.insert(range.first);
+  for (const Range& range : there) {
+    for (MessageId id = range.first; id < range.end(); ++id) {
+      affected_[queue.id].turn_over.insert(id);
+    }
+  }
   return write(Died{queue.id, std::string(kTurnOver), there});
 }
 
