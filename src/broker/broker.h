@@ -50,7 +50,10 @@ struct Config {
   std::uint64_t hub_bytes_max = 64ull << 20;      // events of ended requests held in memory
   std::uint64_t backlog_bytes_max = 64ull << 20;  // appended and not yet durable
   std::uint64_t journal_bytes_max = 8ull << 30;   // on disk; above it ended requests are forgotten
-  TimeMs orphan_wait_ms = 60'000;                 // for a reader, after a restart
+  // After as many new records a checkpoint is made, also in the middle of a segment: what a start
+  // has to read again is bounded by that, as long as the state is small beside it.
+  std::uint64_t checkpoint_records = 256 * 1024;
+  TimeMs orphan_wait_ms = 60'000;  // for a reader, after a restart
   std::size_t inbox_max = 65'536;
   bool callers_help = false;  // see Api::gather(); also the journal's and the transports' threads
   std::string version = "dev";

@@ -466,6 +466,34 @@ TEST(BrokerTest, AReaderThatComesWhileItsRequestIsCarriedOverGetsAllOfIt) {
   EXPECT_TRUE(reader->ending);
 }
 
+TEST(BrokerTest, ManyRecordsMakeACheckpointInTheMiddleOfASegment) {
+  Config config;
+  config.checkpoint_records = 40;  // a segment of these tests has 64
+  Station station(true, config);
+  auto worker = station.worker("w", "m", 1);
+  const auto result = station.submit("m");
+  ASSERT_TRUE(result);
+  for (int i = 0; i < 20; ++i) {
+    worker->produce(0, 1);
+    station.settle();
+  }
+  station.clock.advance_ms(1000);
+  station.settle();
+  EXPECT_EQ(station.journal->newest_checkpoint().value(), std::nullopt);  // too few yet
+  for (int i = 0; i < 25; ++i) {
+    worker->produce(0, 1);
+    station.settle();
+  }
+  station.clock.advance_ms(1000);
+  station.settle();
+  const auto checkpoint = station.journal->newest_checkpoint().value();
+  ASSERT_TRUE(checkpoint);
+  EXPECT_EQ(checkpoint->index, station.journal->durable_index());
+  EXPECT_FALSE(station.journal->segments().back().sealed);
+  station.restart();
+  EXPECT_EQ(station.get(result->id)->event_count, 46u);
+}
+
 TEST(BrokerTest, ARequestThatEndsWhileItsHistoryIsReadIsReadAgain) {
   Config config;
   config.hub_bytes_max = 0;  // what has ended is not held

@@ -1,4 +1,5 @@
 // What the broker does once a second: gauges, retention, checkpoints, orphans of a restart.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -14,6 +15,8 @@ namespace {
 
 constexpr TimeMs kHousekeepingMs = 1000;
 constexpr std::size_t kForgetMax = 1000;  // requests a round
+// To write one request's state and read it again costs about as much as to apply so many records.
+constexpr std::uint64_t kRecordsPerRequest = 4;
 // More than this many protected requests in the oldest segment aren't carried over: rewriting them
 // would gain too little.
 constexpr std::size_t kCarryMax = 256;
@@ -46,11 +49,13 @@ void Broker::keep_house() {
   update_health();
 }
 
-// Sealed segments that no checkpoint covers: makes one of the state at their end, in the
-// background. It reads the last one and writes all of the state again, so it waits until there is
-// as much new to cover as that was, or the journal has to shrink: then all checkpoints together
-// cost no more than reading the journal a few times.
+// Makes a checkpoint in the background: of the state at the end of the sealed segments that none
+// covers yet, or of the durable state when many records are new. It reads the last checkpoint and
+// writes all of the state again, so it waits until there is as much new to cover as that was, or the
+// journal has to shrink: then all checkpoints together cost no more than reading the journal a few
+// times.
 void Broker::checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments) {
+  if (checkpointing_) return;
   LogIndex sealed;
   std::uint64_t new_bytes = 0;
   std::uint64_t bytes = 0;
@@ -60,15 +65,21 @@ void Broker::checkpoint_if_due(const std::vector<journal::SegmentInfo>& segments
     sealed = segment.last;
     if (segment.last > checkpoint_) new_bytes += segment.bytes;
   }
-  if (checkpointing_ || sealed <= checkpoint_) return;
-  if (new_bytes < checkpoint_bytes_ && bytes <= config_.journal_bytes_max) return;
+  const bool grown = new_bytes >= checkpoint_bytes_ || bytes > config_.journal_bytes_max;
+  LogIndex upto = sealed > checkpoint_ && grown ? sealed : checkpoint_;
+  const LogIndex durable = journal_->durable_index();
+  const ledger::Counts counts = ledger_->counts();
+  const std::uint64_t known = counts.queued + counts.running + counts.retained;
+  const std::uint64_t many = std::max(config_.checkpoint_records, kRecordsPerRequest * known);
+  if (durable.value >= upto.value + many) upto = durable;
+  if (upto == checkpoint_) return;
   checkpointing_ = true;
-  deps_.background.run_aside([this, sealed] {
-    const Result<std::uint64_t> written = write_checkpoint(*journal_, config_.limits, sealed);
-    inbox_.send_reserved([this, sealed, written] {
+  deps_.background.run_aside([this, upto] {
+    const Result<std::uint64_t> written = write_checkpoint(*journal_, config_.limits, upto);
+    inbox_.send_reserved([this, upto, written] {
       checkpointing_ = false;
       if (written) {
-        checkpoint_ = sealed;
+        checkpoint_ = upto;
         checkpoint_bytes_ = *written;
       } else {
         WS_LOG(error, "checkpoint failed error=\"{}\"", written.error().message);

@@ -23,6 +23,7 @@ void draw_system(Plan& plan, Dice& dice) {
   }
   config.orphan_wait_ms = dice.between(200, 1500);
   config.inbox_max = 256;
+  config.checkpoint_records = 20 * plan.slots;
   config.callers_help = dice.percent(50);
   if (dice.percent(40))
     config.hub_bytes_max = dice.percent(50) ? 0 : 2048;  // so that readers come from the disk
