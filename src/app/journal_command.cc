@@ -154,6 +154,14 @@ Status run_salvage(journal::FileSystem& files, const std::string& dir, std::stri
   if (!dry_run && std::filesystem::exists(to) && !std::filesystem::is_empty(to, error)) {
     return Error{Code::kInvalidArgument, to + " is there and not empty; name a new folder", "to"};
   }
+  const auto whole = [&error](const std::string& path) {
+    return std::filesystem::weakly_canonical(path, error).string() + "/";
+  };
+  if (!dry_run && whole(to).starts_with(whole(dir))) {
+    return Error{Code::kInvalidArgument,
+                 to + " lies in " + dir + ", which salvage doesn't change; name a folder elsewhere",
+                 "to"};
+  }
   const std::string partial = to + ".partial";
   if (!dry_run && std::filesystem::exists(partial)) {
     return Error{Code::kInvalidArgument,

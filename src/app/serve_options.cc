@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <iomanip>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "app/config.h"
@@ -20,6 +22,22 @@ std::vector<std::string> usual_places() {
   const auto build = std::filesystem::path(own_executable()).parent_path();
   return {kSmallModel, (build / "../.." / kSmallModel).lexically_normal().string()};
 }
+
+// A number from `low` to `high`. CLI11's own ranges let NaN pass, and a negative number wrap.
+CLI::Validator within(double low, double high) {
+  std::ostringstream words;
+  words << std::setprecision(15) << "must be a number from " << low << " to " << high;
+  return {[=, words = words.str()](std::string& text) {
+            double number = 0;
+            const bool read = CLI::detail::lexical_cast(text, number);
+            return read && number >= low && number <= high ? std::string() : words;
+          },
+          ""};
+}
+
+constexpr double kCountMax = 1e9;
+constexpr double kBytesMax = 1e15;
+constexpr double kHoursMax = 24 * 366 * 100;
 
 // They belong to the --upstream before them, so their order matters.
 void add_upstream_options(CLI::App& parser) {
@@ -114,17 +132,22 @@ void add_access_options(CLI::App& parser, ServeOptions& o) {
 
 void add_limit_options(CLI::App& parser, ServeOptions& o) {
   parser.add_option("--queue-max", o.queue_max, "Requests queued and running at most")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kCountMax));
   parser.add_option("--body-bytes-max", o.body_bytes_max, "Largest request body")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kBytesMax));
   parser.add_option("--file-bytes-max", o.file_bytes_max, "Largest uploaded file")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kBytesMax));
   parser.add_option("--store-bytes-max", o.store_bytes_max, "All uploaded files together")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kBytesMax));
   parser.add_option("--batch-hours", o.batch_hours, "For tests: completion window of batches")
       ->group("");
   parser.add_option("--connections-max", o.connections_max, "Open HTTP connections at most")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kCountMax));
   const CLI::Range milliseconds(1, 24 * 3600 * 1000);
   parser
       .add_option("--header-timeout-ms", o.header_timeout_ms,
@@ -149,18 +172,22 @@ void add_storage_options(CLI::App& parser, ServeOptions& o) {
   parser
       .add_option("--journal-bytes-max", o.journal_bytes_max,
                   "Above this size the oldest ended requests are forgotten")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1, kBytesMax));
   parser.add_option("--segment-bytes", o.segment_bytes, "Size of one journal file")
       ->capture_default_str()
       ->check(CLI::Range(std::uint64_t{64} << 10, std::uint64_t{1} << 30));
   parser.add_option("--retain-hours", o.retain_hours, "Ended requests are kept this long")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(0, kHoursMax));
   parser
       .add_option("--idempotency-ttl-hours", o.idempotency_ttl_hours,
                   "An Idempotency-Key binds this long")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(1e-6, kHoursMax));
   parser.add_option("--response-days", o.response_days, "Stored responses are kept this long")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(0, kHoursMax / 24));
 }
 
 // What becomes of conversations and of requests that were asked before.
@@ -183,7 +210,7 @@ void add_behaviour_options(CLI::App& parser, ServeOptions& o) {
       .add_option("--cache-ttl-seconds", o.cache_ttl_seconds,
                   "Answers older than this are made anew")
       ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
+      ->check(within(0, kHoursMax * 3600));
 }
 
 }  // namespace
@@ -201,7 +228,8 @@ void add_serve_options(CLI::App& parser, ServeOptions& options) {
   parser
       .add_option("--grace-seconds", o.grace_seconds,
                   "On SIGTERM, wait this long for running answers")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(within(0, 86400));
   parser.add_option("--config", o.config,
                     "Read options and upstreams from FILE.toml; flags win over it");
   add_upstream_options(parser);
@@ -222,6 +250,11 @@ Status finish_serve_options(CLI::App& parser, ServeOptions& options) {
   }
   for (const upstream::Options& upstream : options.upstreams) {
     if (Status good = upstream::check_options(upstream); !good) return good;
+  }
+  if (!options.queue_listen.empty() && options.queue_listen == options.listen) {
+    return Error{Code::kInvalidArgument,
+                 "--queue-listen and --listen are both " + options.listen + "; give each its port",
+                 "queue-listen"};
   }
   options.scripted_given = parser.get_option("--scripted")->count() > 0;
   return {};

@@ -36,6 +36,19 @@ Error error_of(error_code ec, const Options& options) {
   return {Code::kInvalidArgument, "the request is not valid HTTP/1.1: " + ec.message()};
 }
 
+// What would be read in one way here and in another by a proxy before us.
+std::optional<Error> ambiguous(const http::request_header<>& header) {
+  const auto coding = header[http::field::transfer_encoding];
+  if (!coding.empty() && !boost::beast::iequals(coding, "chunked")) {
+    return Error{Code::kInvalidArgument, "the only transfer coding known here is chunked",
+                 "Transfer-Encoding"};
+  }
+  if (header.version() >= 11 && header.count(http::field::host) != 1) {
+    return Error{Code::kInvalidArgument, "a request of HTTP/1.1 must have one Host header", "Host"};
+  }
+  return std::nullopt;
+}
+
 std::string_view path_of(std::string_view target) {
   // A proxy's form of a target: "http://host/path".
   if (target.starts_with("http://")) {
@@ -213,6 +226,7 @@ void Connection::on_header(error_code ec) {
   if (state_ != State::kHeader) return;
   if (ec) return on_read_failed(ec);
   const auto& header = parser_->get();
+  if (const auto wrong = ambiguous(header)) return refuse_request(*wrong);
   const auto target = header.target();
   const Route* route =
       deps_.router.match(header.method(), path_of({target.data(), target.size()})).route;

@@ -120,6 +120,21 @@ TEST_F(Http, KeepAliveServesManyRequestsAndPipelinedOnes) {
   EXPECT_EQ(client.answer().body, "x 1\n");
 }
 
+TEST_F(Http, WhatProxiesMayReadDifferentlyIsRefused) {
+  start();
+  for (const char* headers :
+       {"", "Host: a\r\nHost: b\r\n", "Host: x\r\nTransfer-Encoding: gzip\r\n",
+        "Host: x\r\nTransfer-Encoding: gzip, chunked\r\n"}) {
+    TestClient client(port_);
+    client.send("POST /v1/chat/completions HTTP/1.1\r\n" + std::string(headers) + "\r\n");
+    const Answer answer = client.answer();
+    EXPECT_EQ(answer.status, 400) << headers;
+    EXPECT_TRUE(contains(answer.body, "invalid_request_error")) << answer.body;
+    client.get("/healthz");
+    EXPECT_EQ(client.answer().status, 0) << "the connection must be closed: " << headers;
+  }
+}
+
 TEST_F(Http, OldClientsGetAnUnchunkedStream) {
   start();
   TestClient client(port_);
@@ -164,8 +179,8 @@ TEST_F(Http, ARequestThatHasPassedThisServerIsRefused) {
   options_.instance = "this-one";
   start();
   for (const char* hops : {"this-one", "that, this-one", "this-one,that", "a , this-one , b"}) {
-    const Answer answer = post("/v1/chat/completions", kBody,
-                               std::string("X-Waystation-Hops: ") + hops + "\r\n");
+    const Answer answer =
+        post("/v1/chat/completions", kBody, std::string("X-Waystation-Hops: ") + hops + "\r\n");
     EXPECT_EQ(answer.status, 508) << hops;
     EXPECT_TRUE(contains(answer.body, R"("code":"loop_detected")")) << answer.body;
     EXPECT_EQ(answer.headers.at("x-should-retry"), "false");

@@ -15,6 +15,9 @@ namespace schema {
 namespace {
 
 constexpr std::size_t kNodesMax = 5000;
+// Each value is an alternative of the grammar, which costs the worker time at every token.
+constexpr std::size_t kConstantsMax = 2000;
+constexpr std::size_t kConstantBytesMax = 64u << 10;
 
 // Keywords that say something about values and that no grammar of ours can keep.
 constexpr std::array<std::string_view, 19> kUnsupported{"not",
@@ -218,7 +221,7 @@ Result<value> Normaliser::any_of(const object& it, std::string_view name, const 
   return value(object{{"anyOf", std::move(alternatives)}});
 }
 
-Result<value> Normaliser::constants(const object& it, const std::string& at) const {
+Result<value> Normaliser::constants(const object& it, const std::string& at) {
   const std::string_view name = it.contains("const") ? "const" : "enum";
   if (!loose_) {
     object rest = it;
@@ -232,6 +235,13 @@ Result<value> Normaliser::constants(const object& it, const std::string& at) con
     const auto* list = it.at("enum").if_array();
     if (list == nullptr || list->empty()) return bad(under(at, "enum"), "must be a list of values");
     values = *list;
+  }
+  constants_ += values.size();
+  constant_bytes_ += json::serialize(values).size();
+  if (constants_ > kConstantsMax || constant_bytes_ > kConstantBytesMax) {
+    return bad(under(at, name), "brings the schema's values to more than " +
+                                    std::to_string(kConstantsMax) + ", or " +
+                                    std::to_string(kConstantBytesMax) + " bytes of them");
   }
   auto types = types_of(it, at);
   if (!types) return types.error();

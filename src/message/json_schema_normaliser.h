@@ -69,7 +69,7 @@ class Normaliser {
   bool exclusive(const value& left, const value& right, int depth) const;
   bool member_parts(const object& a, const object& b, int depth) const;
   const object* target_of(const value& schema) const;
-  Result<value> constants(const object& it, const std::string& at) const;
+  Result<value> constants(const object& it, const std::string& at);
   Result<std::vector<std::string>> types_of(const object& it, const std::string& at) const;
   Result<value> by_type(const object& it, const std::string& at);
   Result<value> of_type(const object& it, const std::string& type, const std::string& at);
@@ -94,6 +94,8 @@ class Normaliser {
   const bool loose_;
   const std::string prefix_;
   std::size_t nodes_ = 0;
+  std::size_t constants_ = 0;  // values of enum and const so far
+  std::size_t constant_bytes_ = 0;
   std::map<std::string, std::string> names_;  // $ref as given → its name in definitions_
   object definitions_;
 };

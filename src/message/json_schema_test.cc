@@ -55,6 +55,17 @@ TEST(JsonSchema, TypesAndConstants) {
   EXPECT_EQ(normal(R"({"type":"string","enum":["a",1,"b"]})"), R"({"enum":["a","b"]})");
   EXPECT_EQ(normal(R"({"enum":["a"]})"), R"({"const":"a"})");
   EXPECT_EQ(refused_at(R"({"type":"integer","enum":["a"]})"), "s.enum");
+  const auto enum_of = [](int count, const std::string& text) {
+    std::string values;
+    for (int i = 0; i < count; ++i) values += ",\"" + text + std::to_string(i) + "\"";
+    return R"({"enum":[)" + values.substr(1) + "]}";
+  };
+  EXPECT_NE(normal(enum_of(2000, "v")), "");
+  EXPECT_EQ(refused_at(enum_of(2001, "v")), "s.enum");
+  EXPECT_EQ(refused_at(enum_of(100, std::string(1000, 'v'))), "s.enum");
+  const std::string two = R"({"type":"object","properties":{"a":)" + enum_of(1500, "v") +
+                          R"(,"b":)" + enum_of(1500, "v") + "}}";
+  EXPECT_EQ(refused_at(two), "s.properties.b.enum");
   EXPECT_EQ(refused_at(R"({"type":"colour"})"), "s.type");
   EXPECT_EQ(refused_at(R"({"enum":["abc"],"maxLength":2})"), "s.maxLength");
 }

@@ -119,6 +119,9 @@ void Station::end_waits(Turn& turn) {
     // What the clock has just made ready goes to it first.
     dispatch(turn, member->second.queue);
     if (!members_.contains(id)) continue;
+    // What it gets is being read from the disk, unless that failed.
+    const Line& line = lines_.at(member->second.queue);
+    if (line.loading && line.retry_ms == 0) continue;
     turn.touched.push_back(members_.find(id)->second.consumer);
     leave(id);
   }

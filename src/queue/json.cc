@@ -123,14 +123,46 @@ Result<value> parse_object(std::string_view body, const std::string& what) {
   return parsed;
 }
 
-Result<std::string> payload_of(const Members& body) {
+// The text of a JSON object's member as it was sent: to parse it and write it again would change
+// numbers that no double holds, and drop members of the same name. `object` is valid JSON. Of
+// several the last counts, as for the parser.
+std::string_view member_text(std::string_view object, std::string_view name) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  std::string_view found;
+  std::string key;
+  std::size_t begin = 0;  // of what stands before the next ':' or ',' of the object itself
+  int depth = 0;
+  for (std::size_t at = 0; at < object.size(); ++at) {
+    const char c = object[at];
+    if (c == '"') {
+      while (object[++at] != '"') at += object[at] == '\\' ? 1 : 0;
+    } else if (c == '{' || c == '[') {
+      if (++depth == 1) begin = at + 1;
+    }
+    const bool ends = (c == '}' || c == ']') && --depth == 0;
+    if (depth > 1 || (!ends && (depth != 1 || (c != ':' && c != ',')))) continue;
+    std::string_view text = object.substr(begin, at - begin);
+    text.remove_prefix(std::min(text.find_first_not_of(kSpace), text.size()));
+    text = text.substr(0, text.find_last_not_of(kSpace) + 1);
+    if (c == ':') {
+      key = boost::json::value_to<std::string>(boost::json::parse({text.data(), text.size()}));
+    } else if (key == name && !text.empty()) {
+      found = text;
+    }
+    begin = at + 1;
+  }
+  return found;
+}
+
+// `text`: of the whole object.
+Result<std::string> payload_of(const Members& body, std::string_view text) {
   const value* payload = body.find("payload");
   const value* base64 = body.find("payload_base64");
   if ((payload == nullptr) == (base64 == nullptr)) {
     return invalid(body.param("payload"), "must be there, or payload_base64 instead, but not both");
   }
   if (payload != nullptr && payload->is_string()) return std::string(payload->get_string());
-  if (payload != nullptr) return boost::json::serialize(*payload);
+  if (payload != nullptr) return std::string(member_text(text, "payload"));
   auto bytes = base64->is_string() ? base64_decode(base64->get_string()) : std::nullopt;
   if (bytes) return std::move(*bytes);
   return invalid(body.param("payload_base64"), "must be a string in base64");
@@ -147,7 +179,7 @@ Result<MessageOptions> options_of(const Members& body, TimeMs now_ms) {
     options.priority = Priority::kLow;
   } else if (*priority == "high") {
     options.priority = Priority::kHigh;
-  } else if (!priority->empty() && *priority != "normal") {
+  } else if (body.find("priority") != nullptr && *priority != "normal") {
     return invalid(body.param("priority"), "must be 'low', 'normal' or 'high'");
   }
   const auto delay = body.integer("delay_ms", 0, kTimeMsMax, 0);
@@ -157,13 +189,20 @@ Result<MessageOptions> options_of(const Members& body, TimeMs now_ms) {
   if (!ttl) return ttl.error();
   const auto deadline = body.integer("deadline_ms", 1, 1ll << 50, 0);
   if (!deadline) return deadline.error();
+  if (*ttl > 0 && *deadline > 0) {
+    return invalid(body.param("ttl_ms"), "and deadline_ms say the same; send one of them");
+  }
+  if (*deadline > 0 && *deadline <= now_ms) {
+    return invalid(body.param("deadline_ms"), "is past; it is a time in milliseconds since 1970");
+  }
   options.deadline_ms = *ttl > 0 ? now_ms + *ttl : *deadline;
   return options;
 }
 
 Status add_message(std::string_view text, const std::string& prefix, TimeMs now_ms,
                    std::string& payloads, std::vector<MessageOptions>& options) {
-  auto parsed = parse_object(text, prefix.empty() ? "the body" : "a line");
+  const std::string what = prefix.substr(0, prefix.find('.'));  // "lines[3]"
+  auto parsed = parse_object(text, what.empty() ? "the body" : what);
   if (!parsed) return parsed.error();
   const Members body(parsed->get_object(), prefix);
   if (auto known = body.only(
@@ -171,7 +210,7 @@ Status add_message(std::string_view text, const std::string& prefix, TimeMs now_
       !known) {
     return known;
   }
-  auto payload = payload_of(body);
+  auto payload = payload_of(body, text);
   if (!payload) return payload.error();
   auto given = options_of(body, now_ms);
   if (!given) return given.error();
@@ -223,7 +262,7 @@ Result<Publication> parse_messages(std::string_view lines, TimeMs now_ms) {
     const std::string prefix = "lines[" + std::to_string(number++) + "].";
     if (line.empty()) continue;
     if (options.size() == kFrameMessagesMax) {
-      return Error{Code::kInvalidArgument, "one call may publish 16384 messages"};
+      return Error{Code::kInvalidArgument, "one call may publish at most 16384 messages"};
     }
     if (auto added = add_message(line, prefix, now_ms, payloads, options); !added) {
       return added.error();

@@ -25,6 +25,16 @@ TEST(QueueJson, MessageWithAllThatItMayHave) {
   const auto json = parse_message(R"({"payload":{"a":[1,null]}})", kNow);
   EXPECT_EQ(json->payload->message(0), R"({"a":[1,null]})");
   EXPECT_TRUE(json->options.empty());
+  // As they were sent, whatever a parser would make of them.
+  for (const char* sent : {"12345678901234567890123", "1e400", "19.90", R"({"a": 1,"a":2 })",
+                           "[ 1.5, \"]}\\\"\" ]", "true", "-0", R"({"payload":{"payload":1}})"}) {
+    const auto kept =
+        parse_message(std::string(R"({"lane" : "x,\"payload\":1", "payload":7, "pa\u0079load" :)") +
+                          sent + "\n, \"priority\":\"low\"}",
+                      kNow);
+    ASSERT_TRUE(kept) << kept.error().message;
+    EXPECT_EQ(kept->payload->message(0), sent);
+  }
   EXPECT_EQ(parse_message(R"({"payload_base64":"AP8="})", kNow)->payload->message(0),
             std::string("\0\xff", 2));
 }
@@ -49,6 +59,9 @@ TEST(QueueJson, RefusalsNameTheMember) {
       {R"({"payload_base64":"A*=="})", "payload_base64"},
       {R"({"payload":"a","prioritiy":"high"})", "prioritiy"},
       {R"({"payload":"a","priority":"urgent"})", "priority"},
+      {R"({"payload":"a","priority":""})", "priority"},
+      {R"({"payload":"a","ttl_ms":1,"deadline_ms":2000000})", "ttl_ms"},
+      {R"({"payload":"a","deadline_ms":1})", "deadline_ms"},
       {R"({"payload":"a","delay_ms":-1})", "delay_ms"},
       {R"({"payload":"a","ttl_ms":1.5})", "ttl_ms"},
   };

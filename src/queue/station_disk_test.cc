@@ -66,6 +66,21 @@ TEST(QueueDisk, WhatIsNotInMemoryIsReadBack) {
   EXPECT_EQ(contents(consumer->wait_messages(100)), wanted);
 }
 
+TEST(QueueDisk, WhoDoesNotWaitStillGetsWhatMustBeReadBack) {
+  journal::FaultyFileSystem files;
+  OnDisk server(files, 5'000);
+  for (int i = 0; i < 100; ++i) {
+    Answer<Receipt> receipt;
+    server.station->publish("t", "q", {payload_of({content_of(i)})}, receipt.done());
+    ASSERT_TRUE(receipt.get());
+  }
+  for (int i = 0; i < 100; ++i) {
+    Answer<Taken> taken;
+    server.station->lease("t", "q", {.window = 1, .lease_ms = 60'000}, 0, taken.done());
+    EXPECT_EQ(contents({*taken.get()}), std::vector<std::string>{content_of(i)});
+  }
+}
+
 // One old message stays while much passes: it is carried on, and old segments go.
 TEST(QueueDisk, OldMessagesDoNotHoldTheDisk) {
   journal::FaultyFileSystem files;

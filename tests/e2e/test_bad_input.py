@@ -241,6 +241,9 @@ def test_model_path_that_is_a_folder(servers):
 @pytest.mark.parametrize("arguments", [
     ["--scripted", "tokens=many"], ["--scripted", "tokes=5"], ["--listen", "nowhere"],
     ["--listen", "127.0.0.1:70000"], ["--workers", "-1"], ["--log-level", "loud"], ["--unknown"],
+    ["--queue-max", "-5"], ["--queue-max", "0"], ["--body-bytes-max", "-1"], ["--connections-max", "0"],
+    ["--journal-bytes-max", "-1"], ["--idempotency-ttl-hours", "-1"], ["--retain-hours", "nan"],
+    ["--response-days", "1e300"], ["--grace-seconds", "-5"],
 ])
 def test_wrong_options_are_named(servers, arguments):
     process = servers.process("serve", "--data", servers.folder / "d", *arguments)

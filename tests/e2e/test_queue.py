@@ -100,7 +100,7 @@ def test_http_from_publication_to_dead_letter(servers):
     lease = server.post("/v1/queues/mails/leases", {"max": 10}).json
     assert [m["id"] for m in lease["messages"]] == [1, 2, 3]
     assert lease["messages"][0]["payload"] == "hé"
-    assert lease["messages"][1]["payload"] == '{"to":"ann"}'
+    assert lease["messages"][1]["payload"] == '{"to": "ann"}'
     assert lease["messages"][2]["payload_base64"] == raw
     assert server.get("/v1/queues/mails").json["leased"] == 3
     assert server.post("/v1/queues/mails/ack", {"lease": lease["lease"], "ids": [1]}).status == 200

@@ -80,6 +80,7 @@ def test_a_server_starts_on_what_is_left(full, tmp_path, seed):
     assert {path: path.read_bytes() for path in segments(server)} == before
     assert run("journal", "verify", new)[0] == 0
     assert salvage(server, new)[0] == 64  # not into a folder that is there
+    assert salvage(server, server.data / "journal" / "inside")[0] == 64
 
     start_on(server, new)
     same = 0
