@@ -251,7 +251,8 @@ Status finish_serve_options(CLI::App& parser, ServeOptions& options) {
   for (const upstream::Options& upstream : options.upstreams) {
     if (Status good = upstream::check_options(upstream); !good) return good;
   }
-  if (!options.queue_listen.empty() && options.queue_listen == options.listen) {
+  const bool any_port = options.listen.ends_with(":0");
+  if (!options.queue_listen.empty() && options.queue_listen == options.listen && !any_port) {
     return Error{Code::kInvalidArgument,
                  "--queue-listen and --listen are both " + options.listen + "; give each its port",
                  "queue-listen"};

@@ -336,7 +336,7 @@ TEST_F(Http, SlowHeadersAndBodiesTimeOut) {
   }
   {
     TestClient client(port_);
-    client.send("POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 100\r\n\r\n{");
+    client.send("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
     EXPECT_EQ(client.answer().status, 408);
   }
   {
