@@ -171,7 +171,7 @@ def test_what_is_refused(server):
 
 
 def test_five_hundred_lines_and_ten_kills(servers, rng):
-    server = servers.start(scripted="tokens=6,interval-ms=30,slots=16", workers=1)
+    server = servers.start(scripted="tokens=6,interval-ms=60,slots=16", workers=1)
     expected = [f"id-{i}" for i in range(500)]
     batch_id = create(server, [line(custom_id) for custom_id in expected])["id"]
     kills = 0

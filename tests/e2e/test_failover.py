@@ -89,12 +89,16 @@ def test_real_model_goes_on_after_the_server_is_killed(real_server, undisturbed,
     prompt, stop = case_of(name, undisturbed)
     text, finish, frames = undisturbed(prompt, stop)
     fields = {"stop": [stop]} if stop else {}
-    stream = real(real_server, prompt, headers={"X-Resumable": "true"} if resumable else {}, **fields)
-    stream.wait_frames(min(10, frames // 2))  # a frame may carry several tokens
-    real_server.kill()
-    stream.wait_end(ANSWER_S)
-    assert stream.how_it_ended == "broken" or not stream.finish_reason, "the kill came too late"
-    real_server.start()
+    for _ in range(5):  # this process may be the slower one, and kill an answer that is whole
+        stream = real(real_server, prompt, headers={"X-Resumable": "true"} if resumable else {}, **fields)
+        stream.wait_frames(min(10, frames // 2))  # a frame may carry several tokens
+        real_server.kill()
+        stream.wait_end(ANSWER_S)
+        real_server.start()
+        if stream.how_it_ended == "broken" or not stream.finish_reason:
+            break
+    else:
+        pytest.fail("the kill came too late, five times")
     seen = len(stream.frames)
     if resumable:
         assert stream.numbers == list(range(seen))
