@@ -47,7 +47,8 @@ std::uint16_t Input::u16() {
 }
 
 std::string_view Input::block() {
-  const std::size_t size = std::min<std::size_t>(u16(), rest_.size());
+  const std::size_t asked = u16();  // before what is left is looked at
+  const std::size_t size = std::min(asked, rest_.size());
   const std::string_view bytes = rest_.substr(0, size);
   rest_.remove_prefix(size);
   return bytes;
