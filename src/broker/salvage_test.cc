@@ -87,27 +87,8 @@ class SalvageFolderTest : public journal::JournalTest {
     return found;
   }
   void damage(Random& random) {
-    const std::string path = random.pick(files(random.one_in(3) ? false : true));
-    std::string bytes = disk_.contents(path);
-    if (bytes.empty()) return;
-    const std::size_t at = random.below(bytes.size());
-    switch (random.below(5)) {
-      case 0:
-        bytes.resize(at);
-        break;
-      case 1:
-        ASSERT_TRUE(disk_.remove(path));
-        return;
-      case 2: {
-        const std::size_t size = std::min<std::size_t>(512, bytes.size() - at);
-        bytes.replace(at, size, size, '\0');
-        break;
-      }
-      default:
-        bytes[at] ^= static_cast<char>(1 << random.below(8));
-        break;
-    }
-    disk_.set_contents(path, bytes);
+    damage_file(random.pick(files(!random.one_in(3))),
+                [&](std::uint64_t n) { return random.below(n); });
   }
   // The numbers of the records that can still be read.
   std::set<std::uint64_t> left() {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -125,6 +126,30 @@ class JournalTest : public testing::Test {
     });
     EXPECT_TRUE(scanned) << scanned.error().message;
     return found;
+  }
+  // Cuts the file, removes it, zeroes a sector's worth of it, or flips a bit. `pick(n)`: a number
+  // below n.
+  template <typename Pick>
+  void damage_file(const std::string& path, Pick pick) {
+    std::string bytes = disk_.contents(path);
+    if (bytes.empty()) return;
+    const std::size_t at = pick(bytes.size());
+    switch (pick(5)) {
+      case 0:
+        bytes.resize(at);
+        break;
+      case 1:
+        ASSERT_TRUE(disk_.remove(path));
+        return;
+      case 2: {
+        const std::size_t size = std::min<std::size_t>(512, bytes.size() - at);
+        bytes.replace(at, size, size, '\0');
+        break;
+      }
+      default:
+        bytes[at] ^= static_cast<char>(1 << pick(8));
+    }
+    disk_.set_contents(path, bytes);
   }
   std::string segment_path(std::uint64_t first) { return path_in(kDir, segment_name({first})); }
   std::string checkpoint_path(std::uint64_t at) { return path_in(kDir, checkpoint_name({at})); }

@@ -432,26 +432,7 @@ class QueueSalvageFolder : public journal::JournalTest {
       }
     }
     if (files.empty()) return;
-    const std::string path = files[random.pick(files.size())];
-    std::string bytes = disk_.contents(path);
-    if (bytes.empty()) return;
-    const std::size_t at = random.pick(bytes.size());
-    switch (random.pick(5)) {
-      case 0:
-        bytes.resize(at);
-        break;
-      case 1:
-        ASSERT_TRUE(disk_.remove(path));
-        return;
-      case 2: {
-        const std::size_t size = std::min<std::size_t>(512, bytes.size() - at);
-        bytes.replace(at, size, size, '\0');
-        break;
-      }
-      default:
-        bytes[at] ^= static_cast<char>(1 << random.pick(8));
-    }
-    disk_.set_contents(path, bytes);
+    damage_file(files[random.pick(files.size())], [&](std::uint64_t n) { return random.pick(n); });
   }
   Status run(bool dry_run = false) {
     out_.str("");
