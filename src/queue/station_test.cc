@@ -13,15 +13,6 @@ namespace {
 
 class InMemory : public testing::Test {
  protected:
-  InMemory() {
-    journal_ = std::make_unique<journal::MemoryJournal>(
-        journal::MemoryJournal::Options{station_->journal_callbacks(), true});
-    EXPECT_TRUE(station_->start(*journal_));
-  }
-  ~InMemory() override {
-    station_->stop();
-    background_.stop();
-  }
   Result<Receipt> publish(const std::vector<std::string>& messages) {
     Answer<Receipt> answer;
     station_->publish("t", "q", {payload_of(messages)}, answer.done());
@@ -35,10 +26,7 @@ class InMemory : public testing::Test {
 
   SystemClock clock_;
   std::unique_ptr<Meter> meter_ = make_null_meter();
-  ThreadExecutor background_{1};
-  std::unique_ptr<Station> station_ =
-      std::make_unique<Station>(Station::Options{}, Station::Deps{clock_, background_, *meter_});
-  std::unique_ptr<journal::MemoryJournal> journal_;
+  MemoryStation station_{clock_, *meter_};
 };
 
 TEST_F(InMemory, PublishLeaseSettle) {

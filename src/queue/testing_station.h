@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/thread_executor.h"
+#include "journal/memory_journal.h"
 #include "queue/station.h"
 
 namespace waystation::queue {
@@ -36,6 +38,28 @@ struct Answer {
     EXPECT_EQ(future.wait_for(kPatience), std::future_status::ready);
     return future.get();
   }
+};
+
+// A station whose journal is in memory, where everything is durable at once.
+class MemoryStation {
+ public:
+  MemoryStation(Clock& clock, Meter& meter, const Limits& limits = {})
+      : station_({.limits = limits}, {clock, background_, meter}),
+        journal_({station_.journal_callbacks(), true}) {
+    EXPECT_TRUE(station_.start(journal_));
+  }
+  ~MemoryStation() {
+    station_.stop();
+    background_.stop();
+  }
+  Station& operator*() { return station_; }
+  Station* operator->() { return &station_; }
+  void fail_journal(Error error) { journal_.fail(std::move(error)); }
+
+ private:
+  ThreadExecutor background_{1};
+  Station station_;
+  journal::MemoryJournal journal_;
 };
 
 // Notes what it gets.
