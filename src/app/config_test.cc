@@ -118,6 +118,22 @@ TEST(Config, WhatIsOutOfRangeOrNoTomlIsSaid) {
   EXPECT_EQ(parsed({"--config", "/nowhere/x.toml"}).status.error().code, Code::kNotFound);
 }
 
+TEST(Config, TheTwoListenersDoNotShareAPort) {
+  const std::string one = "127.0.0.1:9";
+  for (const Parsed& same : {parsed({"--listen", one, "--queue-listen", one}),
+                             parsed({"--queue-listen", one}, "listen = \"" + one + "\"\n"),
+                             parsed({"--queue-listen", ServeOptions{}.listen})}) {
+    ASSERT_FALSE(same.status);
+    EXPECT_EQ(same.status.error().code, Code::kInvalidArgument);
+    EXPECT_EQ(same.status.error().param, "queue-listen");
+    EXPECT_NE(same.status.error().message.find("give each its port"), std::string::npos);
+  }
+  EXPECT_TRUE(parsed({"--listen", one, "--queue-listen", "127.0.0.1:10"}).status);
+  EXPECT_TRUE(parsed({"--listen", one}).status);
+  const std::string any = "127.0.0.1:0";  // two different ones then
+  EXPECT_TRUE(parsed({"--listen", any, "--queue-listen", any}).status);
+}
+
 TEST(Config, Upstreams) {
   ::setenv("WAYSTATION_TEST_KEY", "s3cret", 1);
   const Parsed result = parsed({}, R"(

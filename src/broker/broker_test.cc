@@ -494,6 +494,30 @@ TEST(BrokerTest, ManyRecordsMakeACheckpointInTheMiddleOfASegment) {
   EXPECT_EQ(station.get(result->id)->event_count, 46u);
 }
 
+// A checkpoint writes every request that is known, so many of them make it rarer.
+TEST(BrokerTest, ACheckpointAlsoWaitsForFourRecordsARequestThatIsKnown) {
+  Config config;
+  config.checkpoint_records = 5;
+  Station station(true, config);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(station.submit("m"));
+  auto worker = station.worker("w", "m", 1);
+  const auto write_up_to = [&](std::uint64_t index) {
+    while (station.journal->durable_index().value < index) {
+      worker->produce(0, 1);
+      station.settle();
+    }
+    ASSERT_EQ(station.journal->durable_index().value, index);
+    station.clock.advance_ms(1000);
+    station.settle();
+  };
+  write_up_to(39);
+  EXPECT_EQ(station.journal->newest_checkpoint().value(), std::nullopt);
+  write_up_to(40);
+  const auto checkpoint = station.journal->newest_checkpoint().value();
+  ASSERT_TRUE(checkpoint);
+  EXPECT_EQ(checkpoint->index.value, 40u);
+}
+
 TEST(BrokerTest, ARequestThatEndsWhileItsHistoryIsReadIsReadAgain) {
   Config config;
   config.hub_bytes_max = 0;  // what has ended is not held
