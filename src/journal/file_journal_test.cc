@@ -297,6 +297,24 @@ TEST_F(JournalTest, DurabilityOsDoesNotSyncButACheckpointDoes) {
   EXPECT_EQ(found[2], "c");
 }
 
+TEST_F(JournalTest, WithDurabilityOsACheckpointCoversTheSegmentsBeforeItToo) {
+  durability_ = Durability::kOs;
+  segment_bytes_ = 512;
+  Strings want;
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    open();
+    for (int i = 0; i < 20; ++i) {
+      want.push_back("record " + std::to_string(want.size()) + std::string(60, '.'));
+      append_durably({want.back()});
+    }
+    ASSERT_GT(journal_->segments().size(), 3u);
+    ASSERT_TRUE(journal_->write_checkpoint({{want.size()}, "s"}));
+    crash(seed);
+    open();
+    ASSERT_EQ(all(), want) << seed;
+  }
+}
+
 TEST_F(JournalTest, DurabilityNoneIsRefused) {
   durability_ = Durability::kNone;
   EXPECT_EQ(open_refused().code, Code::kInvalidArgument);

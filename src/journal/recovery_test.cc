@@ -104,6 +104,20 @@ TEST_F(RecoveryTest, AfterACleanStopTheLastBatchIsProtectedToo) {
   EXPECT_EQ(open_refused().code, Code::kCorruption);
 }
 
+TEST_F(RecoveryTest, TheMarkOfACleanStopOutlivesAPowerCut) {
+  for (std::uint64_t seed = 0; seed < 8; ++seed) {
+    for (const std::string& path : disk_.paths()) ASSERT_TRUE(disk_.remove(path));
+    ASSERT_TRUE(disk_.sync_dir(kDir));
+    open();
+    append_durably({"a"});
+    append_durably({"b"});
+    close();
+    disk_.crash(seed);
+    disk_.flip_bit(segment_path(1), kSegmentHeaderBytes + 2 * (kBatchHeaderBytes + 2) - 1, 0);
+    EXPECT_EQ(open_refused().code, Code::kCorruption) << seed;
+  }
+}
+
 TEST_F(RecoveryTest, AfterARecoveryTheCarriedBatchesAreProtected) {
   open();
   append_durably({"a"});
