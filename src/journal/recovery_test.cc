@@ -1,6 +1,8 @@
 // What a crash may leave, and what only damage leaves (I8, I9).
 #include "journal/recovery.h"
 
+#include <map>
+
 #include "journal/log_scan.h"
 #include "journal/test_support.h"
 
@@ -34,6 +36,18 @@ class RecoveryTest : public JournalTest {
       }
     }
     disk_.set_contents(segment_path(1), std::move(bytes));
+  }
+  // A folder with several segments, of which the first record is `first`.
+  std::map<std::string, std::string> history(const std::string& first) {
+    for (const std::string& path : disk_.paths()) EXPECT_TRUE(disk_.remove(path));
+    segment_bytes_ = 512;
+    open();
+    append_durably({first});
+    for (int i = 0; i < 12; ++i) append_durably({std::string(60, 'r')});
+    close();
+    std::map<std::string, std::string> files;
+    for (const std::string& path : disk_.paths()) files[path] = disk_.contents(path);
+    return files;
   }
   std::string bytes_;
   std::uint64_t third_ = 0;
@@ -272,6 +286,22 @@ TEST_F(RecoveryTest, EmptyUnknownAndForeignFilesAreNamed) {
   put_segment(bytes_);
   disk_.set_contents(segment_path(5), encode_segment_header({1, {5}, 0, 0}));
   EXPECT_NE(open_refused().message.find("another journal"), std::string::npos);
+}
+
+// All of it is whole, has the journal's number, and the numbers that must come.
+TEST_F(RecoveryTest, WhatIsOfAnotherHistoryDoesNotFollow) {
+  const std::string mine = history("mine").at(segment_path(1));
+  const auto other = history("else");
+  ASSERT_GT(other.size(), 3u);
+  disk_.set_contents(segment_path(1), mine);
+  EXPECT_NE(open_refused().message.find("doesn't follow the segment before it"), std::string::npos);
+  const std::size_t end = kSegmentHeaderBytes + kBatchHeaderBytes + 5;  // of the first batch
+  disk_.set_contents(segment_path(1), mine.substr(0, end) + other.at(segment_path(1)).substr(end));
+  EXPECT_NE(open_refused().message.find("a batch doesn't follow the one before it"),
+            std::string::npos);
+  disk_.set_contents(segment_path(1), other.at(segment_path(1)));
+  open();
+  EXPECT_EQ(all().size(), 13u);
 }
 
 TEST_F(RecoveryTest, MissingSegmentsAreRefused) {

@@ -252,6 +252,7 @@ TEST(ServerSessionTest, CancelsOnceAndOnlyWhatIsInFlight) {
   ServerSession session = joined();
   EXPECT_FALSE(session.cancel(fence(0)));
   (void)session.assign(assignment(0));
+  EXPECT_FALSE(session.cancel(fence(0, 1, kEpoch - 1)));
   const auto cancel = session.cancel(fence(0));
   ASSERT_TRUE(cancel);
   EXPECT_EQ(cancel->cancel().fence().request(), fence(0).request());

@@ -113,6 +113,13 @@ TEST(WorkerSessionTest, CancelsOnlyWhatItHolds) {
   ASSERT_TRUE(news);
   EXPECT_TRUE(std::holds_alternative<NoNews>(*news));
   ASSERT_TRUE(session.on_message(assign(fence(0)), 0));
+  for (const v1::Fence& other : {fence(0, 1, 6), fence(0, 2), fence(1)}) {
+    v1::ServerMessage wrong;
+    *wrong.mutable_cancel()->mutable_fence() = other;
+    news = session.on_message(wrong, 0);
+    ASSERT_TRUE(news);
+    EXPECT_TRUE(std::holds_alternative<NoNews>(*news));
+  }
   news = session.on_message(cancel, 0);
   ASSERT_TRUE(news);
   EXPECT_TRUE(std::holds_alternative<CancelAsked>(*news));
@@ -123,7 +130,8 @@ TEST(WorkerSessionTest, AccountsForWhatItSends) {
   ASSERT_TRUE(session.on_message(assign(fence(0)), 0));
   ASSERT_TRUE(session.on_message(assign(fence(1)), 0));
   v1::Step step;
-  *step.add_outputs()->mutable_fence() = fence(5);  // not ours
+  *step.add_outputs()->mutable_fence() = fence(5);        // not ours
+  *step.add_outputs()->mutable_fence() = fence(0, 1, 6);  // of an earlier server
   *step.add_outputs()->mutable_fence() = fence(0);
   v1::Output& last = *step.add_outputs();
   *last.mutable_fence() = fence(1);
