@@ -103,6 +103,29 @@ TEST_F(SalvageTest, AMissingSegmentIsAHole) {
   EXPECT_EQ(found->lost[0].last, segments_[2].last);
 }
 
+TEST_F(SalvageTest, ABatchOfAnotherHistoryIsTold) {
+  std::map<std::string, std::string> files;
+  for (const std::string& path : disk_.paths()) {
+    files[path] = disk_.contents(path);
+    ASSERT_TRUE(disk_.remove(path));
+  }
+  open();
+  append_durably({record_of(7), record_of(8)}, 1);
+  close();
+  constexpr std::size_t kEnd = kSegmentHeaderBytes + kBatchHeaderBytes + 2 * (1 + 42u);
+  const std::string other = disk_.contents(segment_path(1)).substr(0, kEnd);
+  for (const auto& [path, bytes] : files) disk_.set_contents(path, bytes);
+  disk_.set_contents(segment_path(1), other + files.at(segment_path(1)).substr(kEnd));
+  const auto found = read();
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->records.size(), 30u);
+  EXPECT_EQ(found->records.at(1), record_of(7));
+  ASSERT_EQ(found->lost.size(), 1u);
+  EXPECT_EQ(found->lost[0].records(), 0u);
+  EXPECT_EQ(found->lost[0].from_byte, kEnd);
+  EXPECT_EQ(found->lost[0].reason, "a batch doesn't follow the one before it");
+}
+
 TEST_F(SalvageTest, WhatACheckpointCoversIsKnownToBeLost) {
   const auto found = read({34});
   ASSERT_TRUE(found);
