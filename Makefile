@@ -150,7 +150,7 @@ sim: setup ## the simulator: SEEDS= fresh runs of the whole core in virtual time
 	build/release/tests/sim/simulate --seeds $(SEEDS)
 
 .PHONY: mutation
-mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulator must find
+mutation: setup-apt ## deliberate bugs, one at a time, each of which the simulator or a test must find
 	@python3 tests/mutation/run.py --jobs $(JOBS)
 
 .PHONY: fuzz
