@@ -40,15 +40,15 @@ class Client(threading.Thread):
             self.failure = error
             self.load.failed.set()
 
-    def insist(self, ask):
-        """Asks until the answer is 200. The server may be down, busy or broken meanwhile."""
+    def insist(self, ask, good=(200,)):
+        """Asks until the answer is good. The server may be down, busy or broken meanwhile."""
         deadline = time.monotonic() + PATIENCE_S * harness.SLOWNESS
         while True:
             try:
                 reply = ask()
             except OSError:
                 reply = None
-            if reply is not None and reply.status == 200:
+            if reply is not None and reply.status in good:
                 return reply
             if reply is not None and reply.status not in (429, 503):
                 raise Broken(f"I1: {self.name} was answered {reply}")
@@ -149,12 +149,26 @@ class Talker(Client):
 
 
 class Uploader(Client):
-    """Files whose content must be there again."""
+    """Files whose content must be there again, until they are deleted: a server takes so many."""
+
+    KEPT = 200
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.kept = []
 
     def one(self, number):
         content = f"{self.name} {number} ".encode() * self.rng.randint(1, 2000)
         reply = self.insist(lambda: upload(self.server, content))
         self.history.files[reply.json["id"]] = content
+        self.kept.append(reply.json["id"])
+        if len(self.kept) > self.KEPT:
+            self.delete(self.kept.pop(0))
+
+    def delete(self, file):
+        self.history.files.pop(file, None)
+        # 404: it was deleted by an earlier try, whose answer the server's death took along.
+        self.insist(lambda: self.server.request("DELETE", f"/v1/files/{file}"), good=(200, 404))
 
 
 class Batcher(Client):
